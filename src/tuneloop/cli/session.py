@@ -1,0 +1,71 @@
+"""What every command starts from: the checked configuration, the artifact store, and a place to show things."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tuneloop.cli.options import DEFAULT_CONFIG
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from tuneloop.artifacts import ArtifactStore
+    from tuneloop.config.schema import Config
+    from tuneloop.progress import Progress
+
+# Where a traceback goes if the command crashes: known only once a configuration is loaded.
+STORE_ROOT: ContextVar[Path] = ContextVar("store_root", default=Path(".tuneloop"))
+
+
+@dataclass(frozen=True)
+class Session:
+    """One command at work. `finish` prints its result, as JSON or for a person."""
+
+    config: Config
+    config_path: Path
+    store: ArtifactStore
+    progress: Progress
+    as_json: bool
+
+    def finish(self, data: Mapping[str, Any], *rendering: RenderableType) -> None:
+        """Print the result on stdout: `data` as one JSON object, or else `rendering` part by part."""
+        from tuneloop.cli.render import print_result
+
+        print_result(data, rendering, as_json=self.as_json)
+
+
+def open_session(
+    config: Path,
+    overrides: Sequence[str] | None,
+    sets: Sequence[str] | None,
+    *,
+    as_json: bool,
+    needs_file: bool = True,
+) -> Session:
+    """Return a session for the configuration at `config` with all overrides on top.
+
+    With `needs_file=False` the defaults stand in where there is no `tuneloop.yaml`, unless `config` names another file.
+
+    Raises: ConfigError: everything that is wrong with the configuration.
+    """
+    from tuneloop.artifacts import ArtifactStore
+    from tuneloop.cli.render import progress_on
+    from tuneloop.config.load import load_config
+
+    is_optional = not needs_file and config == DEFAULT_CONFIG and not config.exists()
+    loaded = load_config(None if is_optional else config, [*(sets or []), *(overrides or [])])
+    STORE_ROOT.set(loaded.store.root)
+    store = ArtifactStore(loaded.store.root / "artifacts")
+    return Session(loaded, config, store, progress_on(sys.stderr), as_json)
+
+
+def split_id(word: str | None, overrides: list[str] | None) -> tuple[str | None, list[str]]:
+    """Return (id, overrides) where the optional id's place may have been taken by the first `key=value`."""
+    if word is not None and "=" in word:
+        return None, [word, *(overrides or [])]
+    return word, overrides or []

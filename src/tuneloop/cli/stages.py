@@ -1,0 +1,61 @@
+"""How the result of a stage is shown: what was made or was there already, its figures, and what comes next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+    from rich.console import RenderableType
+
+    from tuneloop.artifacts import Artifact
+    from tuneloop.cli.session import Session
+
+
+def finish_stage(session: Session, artifact: Artifact, *, is_skipped: bool, next_step: str) -> None:
+    """Print the artifact that a stage made (or found done), and the command that comes next."""
+    data = {
+        "kind": artifact.kind,
+        "id": artifact.id,
+        "path": str(artifact.path),
+        "skipped": is_skipped,
+        "parents": dict(artifact.parents),
+        "summary": dict(artifact.summary),
+    }
+    state = "is there already, nothing to do" if is_skipped else f"made in {_took(artifact)}"
+    headline = f"{artifact.kind} {artifact.id} {state}"
+    session.finish(data, headline, *_figures(artifact), f"  {artifact.path}", "", f"Next: {next_step}")
+
+
+def plan_stage(session: Session, stage: str, facts: dict[str, Any], settings: BaseModel) -> None:
+    """Print what a stage would work on and with which settings, for `--dry-run`."""
+    import yaml
+
+    from tuneloop.cli.render import brief
+
+    values = settings.model_dump(mode="json")
+    shown = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100).rstrip()
+    lines = [f"  {name.replace('_', ' ')}: {brief(value)}" for name, value in facts.items()]
+    data = {"dry_run": True, "stage": stage, **facts, "settings": values}
+    session.finish(data, f"{stage} would run (nothing was written):", *lines, "", shown)
+
+
+def command_line(session: Session, command: str) -> str:
+    """Return `tuneloop COMMAND`, with the `--config` that the session was started with where it is not the default."""
+    from tuneloop.cli.options import DEFAULT_CONFIG
+
+    option = "" if session.config_path == DEFAULT_CONFIG else f" --config {session.config_path}"
+    return f"tuneloop {command}{option}"
+
+
+def _figures(artifact: Artifact) -> list[RenderableType]:
+    from tuneloop.cli.render import brief, table
+
+    rows = [[f"  {name.replace('_', ' ')}", brief(value)] for name, value in artifact.summary.items()]
+    return [table(None, rows)] if rows else []
+
+
+def _took(artifact: Artifact) -> str:
+    from tuneloop.cli.render import duration
+
+    return duration(float(artifact.manifest["wall_time_s"]))

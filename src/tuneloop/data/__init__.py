@@ -1,0 +1,1 @@
+"""The data room: from source files to an immutable, split dataset version."""

@@ -1,0 +1,1 @@
+"""The demo: open-source licence compliance, from a PyPI wheel to a proven model."""

@@ -1,0 +1,50 @@
+"""The same answers the ordinary way: one forward pass for each candidate, and transformers' own `generate`.
+
+Used for models whose attention cannot share a prefix, and as the yardstick that the fast way is tested against.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from tuneloop.infer.generate import Generated
+
+
+@torch.inference_mode()
+def score_candidates(model: PreTrainedModel, prompt: Sequence[int], candidates: Sequence[Sequence[int]]) -> Tensor:
+    """Return the log-score of each candidate after one prompt (K,), each by a forward pass of its own."""
+    device = next(model.parameters()).device
+    scores = []
+    for candidate in candidates:
+        ids = torch.tensor([[*prompt, *candidate]], device=device)
+        logits = model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1]
+        log_probabilities = logits.float().log_softmax(-1)
+        scores.append(log_probabilities.gather(1, ids[0, len(prompt) :, None]).sum())
+    return torch.stack(scores)
+
+
+@torch.inference_mode()
+def generate_one(
+    model: PreTrainedModel, prompt: Sequence[int], *, end_id: int, max_new_tokens: int, pad_id: int
+) -> Generated:
+    """Generate greedily after one prompt with `model.generate`."""
+    ids = torch.tensor([list(prompt)], device=next(model.parameters()).device)
+    output = model.generate(  # type: ignore[operator]
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        do_sample=False,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=end_id,
+        pad_token_id=pad_id,
+        use_cache=True,
+        output_scores=True,
+        return_dict_in_generate=True,
+    )
+    answer = output.sequences[0, len(prompt) :].tolist()
+    scores = [float(s[0].float().log_softmax(-1)[t]) for s, t in zip(output.scores, answer, strict=True)]
+    is_finished = bool(answer) and answer[-1] == end_id
+    return Generated(tuple(answer[:-1] if is_finished else answer), tuple(scores), is_finished)

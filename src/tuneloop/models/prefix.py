@@ -1,0 +1,304 @@
+"""Shared-prefix attention: what all prompts begin with is computed once, and every example attends to it.
+
+The causal mask makes prefix states independent of what follows, and gradients add up, so a batch of examples
+`[prefix][rest i]` equals one pass over the prefix and one over the rests laid end to end. Each rest attends to the
+prefix (one unmasked attention over all tokens of the row) and to itself (causal, in blocks of equally long examples);
+the two are merged by their log-sum-exp. In the backward pass each part gets the merged output and the merged
+log-sum-exp, which gives its exact share of the gradient (the identity of Ring Attention, Liu et al. 2023, and of
+FlashAttention-2's backward pass, Dao 2023, section 3.1).
+
+It is an attention function in transformers' `AttentionInterface`: any decoder that uses that interface works without
+changes. A `Pass`, handed through the model's keyword arguments as `shared_prefix`, decides what one forward pass
+attends to; this module knows nothing about tokens, labels or losses.
+
+Shapes: T tokens of a row, P prefix tokens, n examples of a block, L tokens of each, H heads, G key/value heads, D
+dimensions of a head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, PreTrainedModel
+
+from tuneloop.models.kernels import attention, attention_backward, merge, merge_
+
+IMPLEMENTATION = "tuneloop_shared_prefix"
+
+
+class Pass(Protocol):
+    """One forward pass: what its tokens attend to."""
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """Return the attention output (1, T, H, D) of query (1, H, T, D), key and value (1, G, T, D)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """`count` examples of `length` tokens each that stand end to end from token `start` of a row."""
+
+    start: int
+    count: int
+    length: int
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.count * self.length
+
+
+@dataclass
+class KeyValues:
+    """Keys and values of one pass, per layer, each (1, G, T, D)."""
+
+    keys: dict[int, Tensor] = field(default_factory=dict)
+    values: dict[int, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        """Return the number of tokens."""
+        return next(iter(self.keys.values())).shape[2] if self.keys else 0
+
+    def detached(self) -> KeyValues:
+        """Return leaves with the same content that collect gradients of their own."""
+        return KeyValues(
+            {layer: key.detach().requires_grad_() for layer, key in self.keys.items()},
+            {layer: value.detach().requires_grad_() for layer, value in self.values.items()},
+        )
+
+    def backward_from(self, leaves: KeyValues) -> None:
+        """Continue the backward pass from the gradients that `leaves` (see `detached`) have collected."""
+        outputs, gradients = [], []
+        for ours, theirs in ((self.keys, leaves.keys), (self.values, leaves.values)):
+            for layer, leaf in theirs.items():
+                if leaf.grad is not None and ours[layer].requires_grad:
+                    outputs.append(ours[layer])
+                    gradients.append(leaf.grad)
+        if outputs:
+            torch.autograd.backward(outputs, gradients)
+
+
+@dataclass
+class PrefixPass:
+    """The pass over the prefix itself: plain causal attention, remembering keys and values."""
+
+    remembered: KeyValues = field(default_factory=KeyValues)
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        self.remembered.keys[layer], self.remembered.values[layer] = key, value
+        blocks = (Block(0, 1, query.shape[2]),)
+        return _TwoLevel.apply(query, key, value, None, None, blocks, scale)  # type: ignore[no-any-return,no-untyped-call]
+
+
+@dataclass
+class ExamplesPass:
+    """The pass over a row of examples: each attends to the prefix (if there is one) and, causally, to itself.
+
+    With `remember=True` the row's own keys and values are kept, for passes that attend to them later.
+    """
+
+    blocks: tuple[Block, ...]
+    prefix: KeyValues | None = None
+    remember: bool = False
+    remembered: KeyValues = field(default_factory=KeyValues)
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        if self.remember:
+            self.remembered.keys[layer], self.remembered.values[layer] = key, value
+        prefix_key = prefix_value = None
+        if self.prefix:
+            prefix_key, prefix_value = self.prefix.keys[layer], self.prefix.values[layer]
+        return _TwoLevel.apply(query, key, value, prefix_key, prefix_value, self.blocks, scale)  # type: ignore[no-any-return,no-untyped-call]
+
+
+@dataclass
+class BranchesPass:
+    """The pass over continuations of documents (no gradients): N nodes of one tree for each of n documents.
+
+    A node attends to the prefix, to its document and to its ancestors in the tree. `documents` are the remembered
+    keys and values of an `ExamplesPass`; `blocks` say where the documents stand there. The row holds the N nodes of
+    document 0, then those of document 1, and so on, in the order of the blocks. ancestors (N, N) is True where the
+    column is the row itself or an ancestor of it.
+    """
+
+    blocks: tuple[Block, ...]
+    documents: KeyValues
+    prefix: KeyValues | None
+    ancestors: Tensor
+    remembered: KeyValues = field(default_factory=KeyValues)
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        self.remembered.keys[layer], self.remembered.values[layer] = key, value
+        nodes = self.ancestors.shape[0]
+        document_key, document_value = self.documents.keys[layer], self.documents.values[layer]
+        outputs, first = [], 0
+        for block in self.blocks:
+            rows = slice(first * nodes, (first + block.count) * nodes)
+            first += block.count
+            own = [_fold(part[:, :, rows], block.count) for part in (query, key, value)]
+            documents = [
+                _fold(part[:, :, block.start : block.stop], block.count) for part in (document_key, document_value)
+            ]
+            merged = merge(
+                attention(own[0], *documents, scale),
+                attention(*own, scale, mask=self.ancestors),
+            )
+            outputs.append(merged)
+        output = torch.cat([out.transpose(1, 2).flatten(0, 1) for out, _ in outputs])[None]
+        if self.prefix:
+            lse = torch.cat([lse.transpose(1, 2).flatten(0, 1) for _, lse in outputs])[None]
+            seen = attention(query, self.prefix.keys[layer], self.prefix.values[layer], scale)
+            output, _ = merge((output.transpose(1, 2), lse.transpose(1, 2)), seen)
+            output = output.transpose(1, 2)
+        return output
+
+
+@dataclass
+class StepPass:
+    """One step of generation (no gradients) for n documents: one new token each.
+
+    `own` holds, per layer, the keys and values (n, G, C, D) of what each document has after the prefix, with room for
+    C tokens; `lengths` (n,) says how many are there. The new token is stored at that place and attended to as well.
+    """
+
+    prefix: KeyValues | None
+    own: KeyValues
+    lengths: Tensor
+    mask: Tensor
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        documents = torch.arange(len(self.lengths), device=query.device)
+        own_key, own_value = self.own.keys[layer], self.own.values[layer]
+        own_key[documents, :, self.lengths] = key[0].transpose(0, 1)
+        own_value[documents, :, self.lengths] = value[0].transpose(0, 1)
+        per_document = query[0].transpose(0, 1)[:, :, None]  # (n, H, 1, D)
+        out, lse = attention(per_document, own_key, own_value, scale, mask=self.mask)
+        merged = (out.permute(2, 1, 0, 3), lse.permute(2, 1, 0))
+        if self.prefix:
+            merged = merge(merged, attention(query, self.prefix.keys[layer], self.prefix.values[layer], scale))
+        return merged[0].transpose(1, 2)
+
+
+class _TwoLevel(torch.autograd.Function):
+    """Attention of a row to a common prefix and, causally and in blocks, to itself."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        prefix_key: Tensor | None,
+        prefix_value: Tensor | None,
+        blocks: tuple[Block, ...],
+        scale: float,
+    ) -> Tensor:
+        output, lse = _own_attention(query, key, value, blocks, scale)
+        if prefix_key is not None and prefix_value is not None:
+            merge_((output, lse), attention(query, prefix_key, prefix_value, scale))
+        ctx.save_for_backward(query, key, value, prefix_key, prefix_value, output, lse)
+        ctx.blocks, ctx.scale = blocks, scale
+        return output.transpose(1, 2)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        query, key, value, prefix_key, prefix_value, output, lse = ctx.saved_tensors
+        grad = grad.transpose(1, 2)
+        grads = [_like_tokens(part) for part in (query, key, value)]
+        for block in ctx.blocks:
+            span = slice(block.start, block.stop)
+            parts = [_fold(part[:, :, span], block.count) for part in (grad, query, key, value, output)]
+            lses = _fold(lse[:, :, span, None], block.count)[..., 0]
+            for whole, part in zip(grads, attention_backward(*parts, lses, ctx.scale, causal=True), strict=True):
+                whole[:, :, span].copy_(_unfold(part))
+        grad_prefix_key = grad_prefix_value = None
+        if prefix_key is not None:
+            seen = attention_backward(grad, query, prefix_key, prefix_value, output, lse, ctx.scale)
+            grads[0].add_(seen[0])
+            grad_prefix_key, grad_prefix_value = seen[1:]
+        return (*grads, grad_prefix_key, grad_prefix_value, None, None)
+
+
+def _own_attention(
+    query: Tensor, key: Tensor, value: Tensor, blocks: Sequence[Block], scale: float
+) -> tuple[Tensor, Tensor]:
+    """Return output (1, H, T, D) and log-sum-exp (1, H, T) of causal attention within each example."""
+    output = _like_tokens(query)
+    lse = query.new_empty((1, query.shape[2], query.shape[1]), dtype=torch.float32).transpose(1, 2)
+    for block in blocks:
+        span = slice(block.start, block.stop)
+        parts = [_fold(part[:, :, span], block.count) for part in (query, key, value)]
+        out, block_lse = attention(*parts, scale, causal=True)
+        output[:, :, span].copy_(_unfold(out))
+        lse[:, :, span].copy_(_unfold(block_lse[..., None])[..., 0])
+    return output, lse
+
+
+def _like_tokens(part: Tensor) -> Tensor:
+    """Return an empty tensor of `part`'s shape (1, H, T, D) that lies in memory as (1, T, H, D), as models want it."""
+    _, heads, tokens, dimensions = part.shape
+    return part.new_empty((1, tokens, heads, dimensions)).transpose(1, 2)
+
+
+def _fold(part: Tensor, count: int) -> Tensor:
+    """Turn (1, H, n·L, D) into (n, H, L, D)."""
+    _, heads, tokens, dimensions = part.shape
+    return part.transpose(1, 2).reshape(count, tokens // count, heads, dimensions).transpose(1, 2)
+
+
+def _unfold(part: Tensor) -> Tensor:
+    """Turn (n, H, L, D) into (1, H, n·L, D)."""
+    count, heads, length, dimensions = part.shape
+    return part.transpose(1, 2).reshape(1, count * length, heads, dimensions).transpose(1, 2)
+
+
+def _attention_function(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    shared_prefix: Pass | None = None,
+    **unused: Any,
+) -> tuple[Tensor, None]:
+    """What transformers calls in every attention layer."""
+    if shared_prefix is None:
+        raise RuntimeError(f"a model set to {IMPLEMENTATION!r} must be called with shared_prefix=<Pass>")
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    layer: int = module.layer_idx  # type: ignore[assignment]
+    return shared_prefix.attend(layer, query, key, value, scale), None
+
+
+def install(model: PreTrainedModel) -> None:
+    """Make `model` use shared-prefix attention: from now on it is called with `shared_prefix=<Pass>`."""
+    AttentionInterface.register(IMPLEMENTATION, _attention_function)
+    model.set_attn_implementation(IMPLEMENTATION)
+
+
+def uninstall(model: PreTrainedModel) -> None:
+    """Give `model` transformers' own attention back."""
+    if model.config._attn_implementation == IMPLEMENTATION:
+        model.set_attn_implementation("sdpa")
+
+
+def obstacle(model: PreTrainedModel, longest: int) -> str | None:
+    """Say why shared-prefix attention would be wrong for this model at `longest` tokens, or None where it is right."""
+    config = model.config.get_text_config()
+    if getattr(config, "attn_logit_softcapping", None):
+        return f"{config.model_type} caps its attention logits"
+    windows = [w for w in (getattr(config, "sliding_window", None), getattr(config, "attention_chunk_size", None)) if w]
+    uses_window = getattr(config, "use_sliding_window", True)
+    if windows and uses_window and longest > min(windows):
+        return f"{config.model_type} attends to a window of {min(windows)} tokens, and examples have up to {longest}"
+    if getattr(config, "is_encoder_decoder", False) or not getattr(model, "_supports_attention_backend", False):
+        return f"{config.model_type} does not use transformers' attention interface"
+    if any(kind not in FULL_OR_WINDOW for kind in getattr(config, "layer_types", None) or ()):
+        return f"{config.model_type} has layers that are not attention"
+    return None
+
+
+FULL_OR_WINDOW = {"full_attention", "sliding_attention", "chunked_attention"}

@@ -1,0 +1,1 @@
+"""From a dataset version and a base model to an adapter."""
