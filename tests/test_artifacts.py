@@ -77,33 +77,53 @@ def test_ctrl_c_in_a_block_leaves_nothing_behind(store: ArtifactStore) -> None:
     assert names_in(store.root / "dataset") == set()
 
 
-def test_a_resumable_block_keeps_its_folder_and_is_handed_it_again(store: ArtifactStore) -> None:
-    with pytest.raises(KeyboardInterrupt), store.build("model", "m1", parents={}, inputs={}, resume=True) as build:
-        (build.path / "step-1").write_text("first half")
-        raise KeyboardInterrupt
-    assert store.find("model", "m1") is None
-    with store.build("model", "m1", parents={}, inputs={}, resume=True) as build:
-        assert (build.path / "step-1").read_text() == "first half"
-        (build.path / "step-2").write_text("second half")
-    artifact = store.get("m1")
-    assert set(artifact.manifest["files"]) == {"step-1", "step-2"}
-    store.verify(artifact)
+def test_scratch_outlives_a_failed_block_and_goes_when_the_artifact_is_there(store: ArtifactStore) -> None:
+    scratch = store.root / "model" / ".checkpoints-m1"
+
+    def attempt() -> None:
+        with store.build("model", "m1", parents={}, inputs={}, scratch=scratch) as build:
+            if not scratch.exists():
+                scratch.mkdir()
+                (scratch / "step-1").write_text("first half")
+                raise KeyboardInterrupt
+            (build.path / "weights").write_text((scratch / "step-1").read_text())
+
+    with pytest.raises(KeyboardInterrupt):
+        attempt()
+    assert names_in(store.root / "model") == {".checkpoints-m1"}
+    attempt()
+    assert names_in(store.root / "model") == {"m1"}
+    assert (store.get("m1").path / "weights").read_text() == "first half"
 
 
-def test_without_resume_a_block_starts_from_an_empty_folder(store: ArtifactStore) -> None:
+def test_scratch_that_the_block_never_made_is_not_missed(store: ArtifactStore) -> None:
+    with store.build("model", "m1", parents={}, inputs={}, scratch=store.root / "model" / ".checkpoints-m1"):
+        pass
+    assert names_in(store.root / "model") == {"m1"}
+
+
+def test_scratch_is_still_there_while_another_process_could_not_start(store: ArtifactStore) -> None:
+    scratch = store.root / "model" / ".checkpoints-m1"
+    with store.build("model", "m1", parents={}, inputs={}, scratch=scratch):
+        scratch.mkdir()
+        with (
+            pytest.raises(StorageError, match="another process"),
+            store.build("model", "m1", parents={}, inputs={}, scratch=scratch),
+        ):
+            pytest.fail("the lock is held")
+        assert scratch.is_dir()
+
+
+def test_a_block_starts_from_an_empty_folder(store: ArtifactStore) -> None:
     partial = store.partial_path("dataset", "a1")
     partial.mkdir(parents=True)
     (partial / "stale.txt").write_text("left by a killed process")
     assert "stale.txt" not in make(store).manifest["files"]
 
 
-def test_what_a_process_killed_while_writing_the_manifest_left_does_not_spoil_the_resumed_artifact(
-    store: ArtifactStore,
-) -> None:
-    partial = store.partial_path("model", "m1")
-    partial.mkdir(parents=True)
-    (partial / f".{MANIFEST}.tmp").write_text('{"half')
-    with store.build("model", "m1", parents={}, inputs={}, resume=True) as build:
+def test_what_a_write_killed_midway_left_in_a_folder_is_no_part_of_the_artifact(store: ArtifactStore) -> None:
+    with store.build("model", "m1", parents={}, inputs={}) as build:
+        (build.path / f".{MANIFEST}.tmp").write_text('{"half')
         (build.path / "weights").write_text("w")
     found = store.find("model", "m1")
     assert found is not None
@@ -251,15 +271,14 @@ def test_another_os_error_stays_what_it_is(store: ArtifactStore) -> None:
 
 
 @pytest.mark.parametrize("moment", ["seal", "manifest", "rename"])
-@pytest.mark.parametrize("resume", [False, True])
 def test_a_disk_that_fills_up_while_finishing_leaves_no_artifact_and_a_second_try_succeeds(
-    store: ArtifactStore, monkeypatch: pytest.MonkeyPatch, moment: str, resume: bool
+    store: ArtifactStore, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     def attempt() -> None:
-        with store.build("dataset", "a1", parents={}, inputs={}, resume=resume) as build:
+        with store.build("dataset", "a1", parents={}, inputs={}) as build:
             (build.path / "rows.txt").write_text("one")
 
     with monkeypatch.context() as patched:
@@ -272,7 +291,7 @@ def test_a_disk_that_fills_up_while_finishing_leaves_no_artifact_and_a_second_tr
         with pytest.raises(StorageError, match="no space left"):
             attempt()
     assert store.find("dataset", "a1") is None
-    assert store.partial_path("dataset", "a1").exists() == resume
+    assert not store.partial_path("dataset", "a1").exists()
     attempt()
     store.verify(store.get("a1"))
 

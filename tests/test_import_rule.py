@@ -106,9 +106,9 @@ def test_a_forbidden_import_is_found_wherever_it_stands(tmp_path: Path, path: st
     assert found in violations(tmp_path)[0]
 
 
-def heavy_modules_after(statement: str) -> set[str]:
+def heavy_modules_after(statement: str, folder: Path) -> set[str]:
     script = f"import sys\n{statement}\nprint(*sys.modules, file=sys.stderr)"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=folder)
     return set(HEAVY) & set(done.stderr.split())
 
 
@@ -124,12 +124,12 @@ def heavy_modules_after(statement: str) -> set[str]:
         "from tuneloop.cli.main import run; run(['train', '--config', 'missing.yaml'])",
     ],
 )
-def test_what_has_to_be_quick_imports_nothing_heavy(statement: str) -> None:
-    assert heavy_modules_after(statement) == set()
+def test_what_has_to_be_quick_imports_nothing_heavy(statement: str, tmp_path: Path) -> None:
+    assert heavy_modules_after(statement, tmp_path) == set()
 
 
-def test_the_check_for_heavy_modules_notices_one() -> None:
-    assert heavy_modules_after("import pyarrow") == {"pyarrow"}
+def test_the_check_for_heavy_modules_notices_one(tmp_path: Path) -> None:
+    assert heavy_modules_after("import pyarrow", tmp_path) == {"pyarrow"}
 
 
 def public_names(module: object) -> set[str]:

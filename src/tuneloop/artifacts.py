@@ -157,12 +157,12 @@ class ArtifactStore:
         parents: Mapping[str, str],
         inputs: Mapping[str, Any],
         seed: int | None = None,
-        resume: bool = False,
+        scratch: Path | None = None,
     ) -> Iterator[Build]:
         """Make an artifact: yields a `Build`, and finishes the folder when the block ends without an error.
 
-        With `resume=True` the unfinished folder of an earlier process is handed over as it is, and is kept when the
-        block fails; otherwise the block starts with an empty folder and leaves nothing behind on failure.
+        The block starts with an empty folder, and leaves nothing behind when it fails. What it wants to find again
+        after an interruption belongs into the folder `scratch`, which is removed once the artifact is there.
 
         Raises: StorageError: another process is building it, or the disk is full.
         """
@@ -171,11 +171,10 @@ class ArtifactStore:
             stack.enter_context(_no_room_explained(self.root))
             partial.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(_exclusive(partial.with_name(f".lock-{id}"), what=f"{kind} {id}"))
-            if not resume:
-                shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(partial, ignore_errors=True)
             started, clock = datetime.now(UTC), time.monotonic()
             try:
-                partial.mkdir(exist_ok=True)
+                partial.mkdir()
                 build = Build(partial)
                 yield build
                 manifest = {
@@ -195,9 +194,10 @@ class ArtifactStore:
                 write_durably(partial / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode())
                 self._publish(kind, id)
             except BaseException:
-                if not resume:
-                    shutil.rmtree(partial, ignore_errors=True)
+                shutil.rmtree(partial, ignore_errors=True)
                 raise
+            if scratch is not None:
+                shutil.rmtree(scratch, ignore_errors=True)
 
     def _publish(self, kind: str, id: str) -> None:
         partial, final = self.partial_path(kind, id), self.root / kind / id

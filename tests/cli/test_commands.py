@@ -84,17 +84,17 @@ def test_prepare_dry_run_names_the_artifact_and_writes_nothing(tuneloop: Run) ->
     before = json.loads(tuneloop("data", "prepare", "--dry-run", "--json").out)
     assert not Path(".tuneloop").exists()
     made = json.loads(tuneloop("data", "prepare", "--json").out)
-    assert (before["id"], before["is_there"]) == (made["id"], False)
+    assert (before["dataset"], before["dataset_is_there"]) == (made["id"], False)
 
 
 def test_an_override_counts_as_an_option_and_as_a_bare_word(tuneloop: Run) -> None:
     tuneloop("init", "--data", "animals.csv")
     ids = {
-        json.loads(tuneloop("data", "prepare", "--dry-run", "--json", *words).out)["id"]
+        json.loads(tuneloop("data", "prepare", "--dry-run", "--json", *words).out)["dataset"]
         for words in (["data.seed=7"], ["--set", "data.seed=7"], ["-s", "data.seed=1", "data.seed=7"])
     }
     assert len(ids) == 1
-    assert ids != {json.loads(tuneloop("data", "prepare", "--dry-run", "--json").out)["id"]}
+    assert ids != {json.loads(tuneloop("data", "prepare", "--dry-run", "--json").out)["dataset"]}
 
 
 @pytest.mark.parametrize("command", [["train"], ["evaluate"]])

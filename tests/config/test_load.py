@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,8 @@ def test_every_mistake_is_named_at_once_with_key_line_found_and_expected(write: 
     error = refusal_of(path)
     assert error.exit_code == 2
     assert "5 settings are wrong" in error.message
-    lines = error.message.splitlines()[1:]
+    assert "\n" not in error.message  # what the command line prints is three lines
+    lines = re.split(r"; (?=\(\d\) )|: (?=\(1\) )", error.message)[1:]
     assert len(lines) == 5
     for key, found, expected, line in [
         ("task.kind", "'classfy'", "'classify'", 2),

@@ -15,6 +15,7 @@ from tuneloop.artifacts import ArtifactStore
 from tuneloop.config.schema import Config
 from tuneloop.data.guess import Guess, guess_config
 from tuneloop.data.prepare import prepare
+from tuneloop.data.yaml_text import Size
 from tuneloop.errors import DataError
 from tuneloop.progress import SILENT
 
@@ -96,12 +97,26 @@ def test_rows_that_cannot_be_used_make_it_drop_with_the_figures(tmp_path: Path) 
     assert any("2 of 42 rows cannot be used (1 empty-text, 1 rare-label)" in reason for reason in guess.reasons)
 
 
-def test_many_rows_get_a_suggestion_to_try_a_part_first(tmp_path: Path) -> None:
+def test_many_rows_are_tried_in_part_first_and_few_are_all_taken(tmp_path: Path) -> None:
     rows = [{"text": message(n), "label": "ab"[n % 2]} for n in range(2000)]
-    text = guess_config(write(tmp_path / "a.csv", rows)).config_text
-    uncommented = text.replace("# train:\n# ", "train:\n").replace("# evaluate:\n# ", "evaluate:\n")
-    config = Config.model_validate(yaml.safe_load(uncommented))
-    assert (config.train.max_examples, config.evaluate.max_examples) == (800, 300)
+    many = loaded(guess_config(write(tmp_path / "many.csv", rows)))
+    assert (many.train.max_examples, many.evaluate.max_examples) == (600, 200)
+    few = loaded(guess_config(write(tmp_path / "few.csv", rows[:300])))
+    assert (few.train.max_examples, few.evaluate.max_examples) == (None, None)
+    assert few.train.learning_rate == many.train.learning_rate == 1e-3
+
+
+def test_long_documents_make_the_first_try_smaller() -> None:
+    sizes = [Size(10_000, chars).first_examples for chars in (20, 400, 2_000, 100_000)]
+    assert sizes == sorted(sizes, reverse=True)
+    assert (sizes[0], sizes[-1]) == (700, 100)
+
+
+def test_the_path_is_absolute_where_the_way_would_lead_over_the_root(tmp_path: Path) -> None:
+    rows = [{"text": message(n), "label": "ab"[n % 2]} for n in range(20)]
+    path = write(tmp_path / "a.csv", rows)
+    (source,) = loaded(guess_config(path, relative_to=Path("/elsewhere"))).data.sources
+    assert source.path == path
 
 
 def test_a_file_without_anything_to_learn_says_what_it_has(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def test_a_document_over_the_limit_is_listed_and_never_an_error() -> None:
     result = checked({"text": "12345"}, {"text": "123456"}, rules=Rules(max_chars=5))
     assert [example.text for example in result.examples] == ["12345"]
     assert result.rejected == ()
-    assert (result.too_long[0].reason, result.too_long[0].row) == ("too-long", 2)
+    assert (result.wrong_length[0].reason, result.wrong_length[0].row) == ("too-long", 2)
 
 
 def test_numbers_and_truth_values_make_labels() -> None:

@@ -27,18 +27,17 @@ def prepare(
 ) -> None:
     """Read the sources, check every row, drop duplicates, and split the rest into an immutable dataset version."""
     from tuneloop.cli.session import open_session
-    from tuneloop.cli.stages import command_line, finish_stage, plan_stage
-    from tuneloop.data.prepare import dataset_id
-    from tuneloop.data.prepare import prepare as run_preparation
+    from tuneloop.cli.stages import command_line, dataset_facts, finish_stage, plan_stage
 
     session = open_session(config, overrides, sets, as_json=as_json)
     if dry_run:
-        id = dataset_id(session.config)
-        is_there = session.store.find("dataset", id) is not None
-        plan_stage(session, "data prepare", {"id": id, "is_there": is_there}, session.config.data)
+        plan_stage(session, "data prepare", dataset_facts(session), session.config.data)
         return
-    result = run_preparation(session.config, session.store, session.progress)
-    finish_stage(session, result.artifact, is_skipped=result.skipped, next_step=command_line(session, "train"))
+    from tuneloop.loop import stages
+
+    result = stages.prepare(session.config, session.store, session.progress)
+    next_step = command_line(session, "train")
+    finish_stage(session, result.artifact, is_skipped=result.is_skipped, next_step=next_step)
 
 
 app.command("inspect", epilog=inspect.EPILOG, short_help="Show what is in a dataset version.")(inspect.inspect)

@@ -16,7 +16,15 @@ from typer import TyperException
 from tuneloop.cli.session import STORE_ROOT
 from tuneloop.errors import StorageError, TuneloopError, UsageError
 
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+FREE_SPACE = "Free some space, or point --set store.root=FOLDER at another disk"
+ALLOW = "Correct the permissions, or point --set store.root=FOLDER at a folder that you may write"
+HINTS = {
+    errno.ENOSPC: FREE_SPACE,
+    errno.EDQUOT: FREE_SPACE,
+    errno.EROFS: ALLOW,
+    errno.EACCES: ALLOW,
+    errno.EPERM: ALLOW,
+}
 
 
 class Interrupted(TuneloopError):
@@ -52,11 +60,11 @@ def explain(error: Exception, arguments: Sequence[str]) -> TuneloopError:
         return error
     if isinstance(error, TyperException):
         return _usage_error(error, arguments)
-    if isinstance(error, OSError) and error.errno in NO_ROOM | {errno.EACCES, errno.EPERM}:
+    if isinstance(error, OSError) and error.errno in HINTS:
         return StorageError(
             f"cannot read or write: {os.strerror(error.errno or 0).lower()}",
             where=str(error.filename or STORE_ROOT.get()),
-            hint="Free some space or correct the permissions (`store.root` may point elsewhere), then run it again.",
+            hint=f"{HINTS[error.errno]}, then run the same command again; what was finished before is kept.",
         )
     if _is_out_of_memory(error):
         return TuneloopError(

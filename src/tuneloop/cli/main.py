@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from tuneloop import __version__
-from tuneloop.cli import config, data, doctor, evaluate, init, lineage, train
+from tuneloop.cli import config, data, demo, doctor, evaluate, init, lineage, predict, train
 from tuneloop.cli.endings import explain, interrupted
 from tuneloop.cli.options import example
 from tuneloop.errors import TuneloopError
@@ -66,11 +66,13 @@ def _root(
         print(context.get_help())
 
 
+app.command("demo", epilog=demo.EPILOG, short_help="See it all work on open data.")(demo.demo)
 app.command("init", epilog=init.EPILOG, short_help="Write a configuration from a data file.")(init.init)
 app.command("doctor", epilog=doctor.EPILOG, short_help="Check this machine and the configuration.")(doctor.doctor)
 app.add_typer(data.app, name="data")
 app.command("train", epilog=train.EPILOG, short_help="Fine-tune the base model.")(train.train)
 app.command("evaluate", epilog=evaluate.EPILOG, short_help="Prove (or not) that it got better.")(evaluate.evaluate)
+app.command("predict", epilog=predict.EPILOG, short_help="Answer new documents.")(predict.predict)
 app.command("lineage", epilog=lineage.EPILOG, short_help="Show what an artifact was made from.")(lineage.lineage)
 app.add_typer(config.app, name="config")
 

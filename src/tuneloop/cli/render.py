@@ -150,7 +150,8 @@ def print_error(error: TuneloopError, *, as_json: bool) -> None:
             ("where", error.where, "dim"),
             ("do", error.hint, "bold"),
         ):
-            console.print(Text.assemble((f"{name + ':':<7}", style), text), soft_wrap=True)
+            line = text if os.environ.get("TUNELOOP_DEBUG") else " ".join(text.splitlines())
+            console.print(Text.assemble((f"{name + ':':<7}", style), line), soft_wrap=True)
         if as_json:
             details = {"message": error.message, "where": error.where, "hint": error.hint, "exit_code": error.exit_code}
             print(json.dumps({"error": details}, ensure_ascii=False), flush=True)

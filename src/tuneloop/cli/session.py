@@ -31,6 +31,7 @@ class Session:
     store: ArtifactStore
     progress: Progress
     as_json: bool
+    settings: tuple[str, ...] = ()  # the overrides, as given
 
     def finish(self, data: Mapping[str, Any], *rendering: RenderableType) -> None:
         """Print the result on stdout: `data` as one JSON object, or else `rendering` part by part."""
@@ -51,17 +52,29 @@ def open_session(
 
     With `needs_file=False` the defaults stand in where there is no `tuneloop.yaml`, unless `config` names another file.
 
-    Raises: ConfigError: everything that is wrong with the configuration.
+    Raises: ConfigError: everything that is wrong with the configuration; the store cannot be a folder.
     """
     from tuneloop.artifacts import ArtifactStore
     from tuneloop.cli.render import progress_on
     from tuneloop.config.load import load_config
 
     is_optional = not needs_file and config == DEFAULT_CONFIG and not config.exists()
-    loaded = load_config(None if is_optional else config, [*(sets or []), *(overrides or [])])
+    settings = (*(sets or []), *(overrides or []))
+    loaded = load_config(None if is_optional else config, settings)
+    _require_folder(loaded.store.root)
     STORE_ROOT.set(loaded.store.root)
     store = ArtifactStore(loaded.store.root / "artifacts")
-    return Session(loaded, config, store, progress_on(sys.stderr), as_json)
+    return Session(loaded, config, store, progress_on(sys.stderr), as_json, settings)
+
+
+def _require_folder(root: Path) -> None:
+    """Refuse a store that lies on or below a file."""
+    from tuneloop.errors import ConfigError
+
+    there = next((path for path in (root, *root.parents) if path.exists()), root)
+    if there.exists() and not there.is_dir():
+        hint = "Name a folder (it is made where it is not there), for example --set store.root=.tuneloop"
+        raise ConfigError(f"{there} is a file, the store is a folder", where=f"store.root: {root}", hint=hint)
 
 
 def split_id(word: str | None, overrides: list[str] | None) -> tuple[str | None, list[str]]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pydantic import BaseModel
     from rich.console import RenderableType
 
@@ -12,8 +15,19 @@ if TYPE_CHECKING:
     from tuneloop.cli.session import Session
 
 
-def finish_stage(session: Session, artifact: Artifact, *, is_skipped: bool, next_step: str) -> None:
-    """Print the artifact that a stage made (or found done), and the command that comes next."""
+def finish_stage(
+    session: Session,
+    artifact: Artifact,
+    *,
+    is_skipped: bool,
+    next_step: str,
+    result: Sequence[RenderableType] | None = None,
+    **more: Any,
+) -> None:
+    """Print the artifact that a stage made (or found done), and the command that comes next.
+
+    Args: result: what a person wants to see first (default: the figures of its summary); more: added to the JSON.
+    """
     data = {
         "kind": artifact.kind,
         "id": artifact.id,
@@ -21,10 +35,25 @@ def finish_stage(session: Session, artifact: Artifact, *, is_skipped: bool, next
         "skipped": is_skipped,
         "parents": dict(artifact.parents),
         "summary": dict(artifact.summary),
+        **more,
     }
     state = "is there already, nothing to do" if is_skipped else f"made in {_took(artifact)}"
     headline = f"{artifact.kind} {artifact.id} {state}"
-    session.finish(data, headline, *_figures(artifact), f"  {artifact.path}", "", f"Next: {next_step}")
+    if result is None:
+        session.finish(data, headline, *_figures(artifact), f"  {artifact.path}", "", f"Next: {next_step}")
+    else:
+        session.finish(data, *result, "", headline, "", f"Next: {next_step}")
+
+
+def dataset_facts(session: Session) -> dict[str, Any]:
+    """Return the id of the dataset version that the configuration describes, and whether it is there.
+
+    Raises: ConfigError, DataError: a source is missing or not named.
+    """
+    from tuneloop.data.versions import dataset_id
+
+    id = dataset_id(session.config)
+    return {"dataset": id, "dataset_is_there": session.store.find("dataset", id) is not None}
 
 
 def plan_stage(session: Session, stage: str, facts: dict[str, Any], settings: BaseModel) -> None:
@@ -41,11 +70,12 @@ def plan_stage(session: Session, stage: str, facts: dict[str, Any], settings: Ba
 
 
 def command_line(session: Session, command: str) -> str:
-    """Return `tuneloop COMMAND`, with the `--config` that the session was started with where it is not the default."""
+    """Return `tuneloop COMMAND` with the configuration and the settings of this session, ready to be pasted."""
     from tuneloop.cli.options import DEFAULT_CONFIG
 
-    option = "" if session.config_path == DEFAULT_CONFIG else f" --config {session.config_path}"
-    return f"tuneloop {command}{option}"
+    words = [] if session.config_path == DEFAULT_CONFIG else ["--config", str(session.config_path)]
+    words += [word for setting in session.settings for word in ("--set", setting)]
+    return " ".join(["tuneloop", command, *map(shlex.quote, words)])
 
 
 def _figures(artifact: Artifact) -> list[RenderableType]:

@@ -16,14 +16,12 @@ def train(
 ) -> None:
     """Fine-tune the base model on the dataset version; goes on from the last checkpoint if it was interrupted."""
     from tuneloop.cli.session import open_session
-    from tuneloop.cli.stages import command_line, finish_stage, plan_stage
-    from tuneloop.data.prepare import dataset_id
+    from tuneloop.cli.stages import command_line, dataset_facts, finish_stage, plan_stage
 
     session = open_session(config, overrides, sets, as_json=as_json)
     if dry_run:
-        id = dataset_id(session.config)
-        facts = {"dataset": id, "dataset_is_there": session.store.find("dataset", id) is not None}
-        plan_stage(session, "train", facts | {"base_model": session.config.model.base_model}, session.config.train)
+        facts = {**dataset_facts(session), "base_model": session.config.model.base_model}
+        plan_stage(session, "train", facts, session.config.train)
         return
     from tuneloop.loop import stages
 

@@ -111,10 +111,14 @@ def _contradictions(config: Config, document: Document) -> list[Problem]:
         path: KeyPath = ("data", "test" if ("data", "test") in document.places else "validation")
         complaint = f"data.validation + data.test is {kept_out:g}, which leaves nothing to train on; expected below 1"
         problems.append(Problem(".".join(map(str, path)), complaint, document.place_of(path)))
-    for name in ("labels", "entities"):
-        chosen = getattr(config.task, name)
+    shortest, longest = config.data.min_chars, config.data.max_chars
+    if longest is not None and shortest > longest:
+        complaint = f"{longest} is below data.min_chars ({shortest}), which leaves no document; raise it"
+        problems.append(Problem("data.max_chars", complaint, document.place_of(("data", "max_chars"))))
+    for path in (("task", "labels"), ("task", "entities"), ("evaluate", "subjects")):
+        chosen = getattr(getattr(config, path[0]), path[1])
         twice = sorted({each for each in chosen if chosen.count(each) > 1}) if isinstance(chosen, list) else []
         if twice:
             complaint = f"{', '.join(map(repr, twice))} stands twice in the list; keep one"
-            problems.append(Problem(f"task.{name}", complaint, document.place_of(("task", name))))
+            problems.append(Problem(".".join(path), complaint, document.place_of(path)))
     return problems

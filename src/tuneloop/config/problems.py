@@ -77,8 +77,12 @@ def refusal(problems: Sequence[Problem], name: str) -> ConfigError:
     hint = "Correct it and run the command again; `tuneloop config show --defaults` prints every key."
     if len(problems) == 1:
         return ConfigError(f"{problems[0].key}: {problems[0].complaint}", where=problems[0].place, hint=hint)
-    lines = "".join(f"\n  - {problem.key}: {problem.complaint} [{problem.place}]" for problem in problems)
-    return ConfigError(f"{len(problems)} settings are wrong{lines}", where=name, hint=hint.replace("it", "them", 1))
+    numbered = (
+        f"({number}) {problem.key}: {problem.complaint} [{problem.place}]"
+        for number, problem in enumerate(problems, start=1)
+    )
+    found = f"{len(problems)} settings are wrong: {'; '.join(numbered)}"
+    return ConfigError(found, where=name, hint=hint.replace("it", "them", 1))
 
 
 def explain(

@@ -11,12 +11,14 @@ from tuneloop.records import TaskKind
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Word = Annotated[str, Field(min_length=1)]
 
 
 class Section(BaseModel):
     """Base of every section: unknown keys are errors, values cannot change after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class TaskConfig(Section):
@@ -26,9 +28,9 @@ class TaskConfig(Section):
     """classify (one label), extract (entities), or classify+extract (both in one answer)."""
     instruction: str = "Classify the document."
     """Said to the model before every document. Shared by all examples, so its length costs almost nothing."""
-    labels: Literal["auto"] | list[str] = "auto"
+    labels: Literal["auto"] | Annotated[list[Word], Field(min_length=1)] = "auto"
     """The closed label set; `auto` takes the labels found in the data, sorted."""
-    entities: Literal["auto"] | list[str] = "auto"
+    entities: Literal["auto"] | Annotated[list[Word], Field(min_length=1)] = "auto"
     """The entity types to extract; `auto` takes those found in the data, sorted."""
     name_labels_in_prompt: bool = True
     """Name the label set in the instruction. Helps untuned models; costs prompt tokens, which are shared."""
@@ -37,11 +39,13 @@ class TaskConfig(Section):
 class ColumnsConfig(Section):
     """Which columns of a source hold what. `entities` is one column of JSON, or a mapping of type to column."""
 
-    text: str = "text"
-    label: str | None = None
-    entities: str | dict[str, str] | None = None
+    text: Word = "text"
+    """The column with the document."""
+    label: Word | None = None
+    """The column with the label; needed where the task has one."""
+    entities: Word | dict[str, str] | None = None
     """One column with JSON (`[{"type": …, "text": …}]` or `{"type": ["value"]}`), or entity type → column of values."""
-    group: str | None = None
+    group: Word | None = None
     """Rows of one group (a customer, a project) never fall on two sides of a split."""
 
 
@@ -49,7 +53,9 @@ class SourceConfig(Section):
     """One file of examples."""
 
     path: Path
+    """The file; a relative path starts from the folder of this configuration."""
     format: Literal["auto", "parquet", "csv", "jsonl"] = "auto"
+    """`auto` goes by the suffix (.parquet, .csv, .tsv, .jsonl, …). csv finds out which delimiter the header has."""
     columns: ColumnsConfig = ColumnsConfig()
 
 
@@ -57,6 +63,7 @@ class NearDuplicatesConfig(Section):
     """Near-duplicate search: MinHash LSH proposes pairs, exact Jaccard similarity of word shingles decides."""
 
     enabled: bool = True
+    """Off saves seconds, and lets copies of training documents into the test split: figures then flatter the model."""
     threshold: Annotated[float, Field(gt=0.0, le=1.0)] = 0.85
     """Jaccard similarity from which two texts count as the same. Lower drops more."""
     permutations: Positive = 128
@@ -71,6 +78,8 @@ class DataConfig(Section):
     sources: list[SourceConfig] = []
     on_invalid: Literal["error", "drop"] = "error"
     """A row that fails validation stops the run with exit code 3 (`error`), or is left out and listed (`drop`)."""
+    min_chars: Positive = 1
+    """Leave out shorter documents (listed as dropped)."""
     max_chars: Positive | None = None
     """Leave out longer documents (listed as dropped). None keeps all; `model.max_tokens` then cuts them."""
     near_duplicates: NearDuplicatesConfig = NearDuplicatesConfig()
@@ -80,7 +89,8 @@ class DataConfig(Section):
     """Share of examples that only `evaluate` may see."""
     min_per_label: Positive = 3
     """Fewer examples of a label than this cannot be split three ways; such rows fail validation."""
-    seed: int = 13
+    seed: Seed = 13
+    """Another seed is another split: an evaluation on it cannot be compared with those before."""
 
 
 class ModelConfig(Section):
@@ -89,6 +99,7 @@ class ModelConfig(Section):
     base_model: str = "embedded"
     """A Hub id, a local folder, or `embedded`: SmolLM2-135M-Instruct, fetched once from PyPI."""
     revision: str | None = None
+    """Branch, tag or commit on the Hub. A commit makes sure that it is the same model next month."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """`auto` measures which one is fast here: bf16 is far slower than fp32 on CPUs without native support."""
     max_tokens: Positive = 4096
@@ -108,22 +119,29 @@ class LoraConfig(Section):
     """Scale is alpha / r; one to two times r is usual."""
     dropout: Fraction = 0.0
     """Inside a shared prefix a dropout mask is shared by all examples of a step, which weakens its effect."""
-    target_modules: Literal["all-linear"] | list[str] = "all-linear"
+    target_modules: Literal["all-linear"] | Annotated[list[Word], Field(min_length=1)] = "all-linear"
+    """Layers that get an adapter, by name (`[q_proj, v_proj]`). Fewer save time and memory, and fit less."""
 
 
 class TrainConfig(Section):
     """Supervised fine-tuning."""
 
     lora: LoraConfig = LoraConfig()
-    learning_rate: Annotated[float, Field(gt=0)] = 2e-4
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 2e-4
+    """Higher learns in fewer steps and may diverge: 1e-4 to 3e-4 suits 7B models, 1e-3 the small embedded one."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the learning rate falls after the warm-up: to zero along a cosine or a line, or not at all."""
     warmup_ratio: Fraction = 0.05
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """Share of the steps over which the learning rate rises from zero; 0.03 to 0.1 is usual."""
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """Pulls the adapter's weights towards zero: higher overfits less and fits less."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
-    epochs: Annotated[float, Field(gt=0)] = 3.0
+    """Longer gradients are scaled down to this; lower (0.3) steadies a loss that spikes."""
+    epochs: Annotated[float, Field(gt=0, le=1000)] = 3.0
+    """How often each example is seen; a fraction stops within an epoch. More fits more, and small data overfits."""
     batch_size: Positive = 32
     """Examples per optimizer step, however many rows they are computed in."""
-    tokens_per_row: Positive = 2048
+    tokens_per_row: Positive = 1024
     """Tokens computed at once: more uses more memory; the gradient is the same whatever the number."""
     loss_normalization: Literal["example", "token"] = "example"
     """`example`: each example weighs the same; `token`: each answer token does, so long answers weigh more."""
@@ -134,19 +152,26 @@ class TrainConfig(Section):
     eval_steps: Positive = 50
     """Optimizer steps between validation losses and checkpoints."""
     max_validation_examples: Positive = 256
+    """Validation losses are taken on a stratified subset of this size: fewer are faster and noisier."""
     early_stopping_patience: Positive | None = None
     """Stop after this many validations without improvement."""
     keep_checkpoints: Positive = 2
     """How many of the newest checkpoints are kept, beside the best."""
     gradient_checkpointing: bool = False
     """About 30 % less memory for about a third more time."""
-    seed: int = 13
+    seed: Seed = 13
+    """Decides the adapter's first weights and the order of the examples; the same seed gives the same adapter."""
 
 
 class EvaluateConfig(Section):
     """How the model is put to the test."""
 
-    subjects: list[Literal["zero-shot", "few-shot", "tuned"]] = ["zero-shot", "few-shot", "tuned"]
+    subjects: Annotated[list[Literal["zero-shot", "few-shot", "tuned"]], Field(min_length=1)] = [
+        "zero-shot",
+        "few-shot",
+        "tuned",
+    ]
+    """Who answers: the base model with the instruction alone, with examples in its prompt, and the tuned model."""
     max_examples: Positive | None = None
     """Evaluate on a stratified subset of the test split of this size."""
     shots: Positive = 8
@@ -154,8 +179,11 @@ class EvaluateConfig(Section):
     free_generation_examples: Positive | None = 200
     """Items on which answers are also generated freely, to count invented labels."""
     max_new_tokens: Positive = 128
-    bootstrap_resamples: Positive = 10_000
-    seed: int = 13
+    """Longest answer that is generated; entities of a long document may need more."""
+    bootstrap_resamples: Annotated[int, Field(ge=100)] = 10_000
+    """Resamples behind each interval of a difference: more make its bounds steadier, and take longer."""
+    seed: Seed = 13
+    """Decides which items are taken, which examples the few-shot prompt shows, and the resampling."""
 
 
 class ReviewConfig(Section):
@@ -169,6 +197,7 @@ class StoreConfig(Section):
     """Where tuneloop keeps what it makes."""
 
     root: Path = Path(".tuneloop")
+    """The folder of all artifacts; a relative path starts from the folder of this configuration."""
 
 
 class Config(Section):

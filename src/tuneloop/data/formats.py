@@ -51,7 +51,7 @@ def read_csv(path: Path) -> Table:
     Raises: DataError: not UTF-8, no header, doubled column names; while reading rows: a broken quote, or a row with
         another number of fields than the header.
     """
-    text = _decode(path)
+    text = decode(path)
     delimiter = _delimiter(path, text)
     records = _csv_records(path, text, delimiter)
     _, header = next(records, (0, []))
@@ -112,7 +112,7 @@ def read_jsonl(path: Path) -> Table:
 
     Raises: DataError: not UTF-8, a line that is not JSON or not an object, no objects at all.
     """
-    text = _decode(path)
+    text = decode(path)
     objects = list(_json_array(path, text) if text.lstrip().startswith("[") else _json_lines(path, text))
     if not objects:
         hint = "Write one JSON object a line: one for each example."
@@ -201,8 +201,11 @@ def _missing_as_none(value: Any) -> Any:
     return None if value == "" or (isinstance(value, float) and math.isnan(value)) else value
 
 
-def _decode(path: Path) -> str:
-    """Return the text of a UTF-8 file, without a byte order mark."""
+def decode(path: Path) -> str:
+    """Return the text of a UTF-8 file, without a byte order mark.
+
+    Raises: DataError: naming the first byte that is not UTF-8, and its line.
+    """
     content = path.read_bytes()
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise _wrong_encoding(path, "UTF-16", "the file begins with a UTF-16 byte order mark", "line 1")
@@ -218,5 +221,5 @@ def _decode(path: Path) -> str:
 
 def _wrong_encoding(path: Path, encoding: str, found: str, place: str) -> DataError:
     command = f"iconv -f {encoding} -t UTF-8 {path.name} > {path.stem}.utf8{path.suffix}"
-    hint = f"Convert the file, for example `{command}`, and name the new file in data.sources."
+    hint = f"Convert the file, for example `{command}`, and use the new file."
     return DataError(found, where=f"{path}:{place}", hint=hint)

@@ -18,7 +18,7 @@ from typing import Any
 from tuneloop.data.formats import RawRow
 from tuneloop.data.sources import open_table
 from tuneloop.data.validate import Columns, Rules, normalize, validate_rows
-from tuneloop.data.yaml_text import config_text
+from tuneloop.data.yaml_text import Size, config_text
 from tuneloop.errors import DataError
 from tuneloop.records import TaskKind
 
@@ -105,9 +105,16 @@ def guess_config(path: Path, *, relative_to: Path | None = None) -> Guess:
         "kind": why_kind,
         "on_invalid": why_invalid,
     }
-    where = Path(os.path.relpath(path.absolute(), (relative_to or Path.cwd()).absolute())).as_posix()
-    yaml = config_text(where, chosen, kind, _instruction(chosen), on_invalid, len(rows), reasons)
+    where = _path_from((relative_to or Path.cwd()).absolute(), path.absolute())
+    size = Size(len(rows), text.mean_chars)
+    yaml = config_text(where, chosen, kind, _instruction(chosen), on_invalid, size, reasons)
     return Guess(yaml, tuple(reason for reason in reasons.values() if reason))
+
+
+def _path_from(folder: Path, path: Path) -> str:
+    """Return the way from `folder` to `path`; the path itself where they share nothing but the root."""
+    common = Path(os.path.commonpath([folder, path]))
+    return (path if common == Path(path.anchor) else Path(os.path.relpath(path, folder))).as_posix()
 
 
 def _text_column(columns: Sequence[_Column], path: Path) -> tuple[_Column, str]:

@@ -69,7 +69,7 @@ def _make(config: Config, sources: Sequence[Mapping[str, Any]], build: Build, pr
     _require_examples(splits, config.data)
     report = {
         "sources": list(sources),
-        "rows_read": len(validated.examples) + len(validated.rejected) + len(validated.too_long),
+        "rows_read": len(validated.examples) + len(validated.rejected) + len(validated.wrong_length),
         **describe(splits, cleaned.dropped, labels),
         "near_duplicates": cleaned.figures,
         "leaks": _leak_figures(splits, config.data.near_duplicates, progress),
@@ -100,7 +100,7 @@ def _read(config: Config, progress: Progress) -> Validated:
     return Validated(
         tuple(example for part in parts for example in part.examples),
         tuple(rejected for part in parts for rejected in part.rejected),
-        tuple(row for part in parts for row in part.too_long),
+        tuple(row for part in parts for row in part.wrong_length),
     )
 
 
@@ -113,7 +113,7 @@ def _columns(task: TaskConfig, named: dict[str, Any]) -> Columns:
 def _rules(task: TaskConfig, data: DataConfig) -> Rules:
     labels = None if task.labels == "auto" else tuple(map(normalize, task.labels))
     types = None if task.entities == "auto" else tuple(map(normalize, task.entities))
-    return Rules(labels, types, data.max_chars)
+    return Rules(labels, types, data.min_chars, data.max_chars)
 
 
 def _clean(validated: Validated, data: DataConfig, progress: Progress) -> _Cleaned:
@@ -126,7 +126,7 @@ def _clean(validated: Validated, data: DataConfig, progress: Progress) -> _Clean
     pairs, is_complete = _remaining_pairs(examples, data.near_duplicates, progress)
     rejected = [row.dropped for row in (*validated.rejected, *rare)]
     sources = source_names([source.path for source in data.sources])
-    dropped = [*rejected, *validated.too_long, *conflicts, *duplicates, *near]
+    dropped = [*rejected, *validated.wrong_length, *conflicts, *duplicates, *near]
     dropped.sort(key=lambda row: (sources.index(row.source), row.row))
     return _Cleaned(examples, pairs, dropped, {**figures, "kept_pairs": len(pairs), "is_complete": is_complete})
 

@@ -76,7 +76,11 @@ def require_file(path: Path) -> None:
     if not path.exists():
         raise DataError("there is no such file", where=str(path), hint=_where_to_look(path))
     if not path.is_file():
-        raise DataError("this is a folder, not a file", where=str(path), hint="Name each file as a source of its own.")
+        raise DataError(
+            "this is a folder, not a file",
+            where=str(path),
+            hint="Name a file in it; several files are several sources.",
+        )
     try:
         with path.open("rb") as file:
             is_empty = not file.read(1)
@@ -85,20 +89,20 @@ def require_file(path: Path) -> None:
         hint = "Make the file readable for the user who runs tuneloop."
         raise DataError(f"the file cannot be read: {reason}", where=str(path), hint=hint) from error
     if is_empty:
-        hint = "Export the data again, or take this source out of data.sources."
+        hint = "Export the data again, or leave this file out."
         raise DataError("the file is empty", where=str(path), hint=hint)
 
 
 def _where_to_look(path: Path) -> str:
     folder = path.parent
     if not folder.is_dir():
-        return f"There is no folder {folder} either. Relative paths in data.sources start at the configuration file."
+        return f"There is no folder {folder} either. Relative paths in a configuration start from its own folder."
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
     if guess := nearest(path.name, names):
-        return f"Correct data.sources.{guess}"
+        return f"Correct the path.{guess}"
     readable = [name for name in names if Path(name).suffix.lower() in FORMAT_OF_SUFFIX]
     listed = ", ".join(readable[:5]) or "no data files"
-    return f"Correct data.sources. In {folder} there is: {listed}."
+    return f"Correct the path. In {folder} there is: {listed}."
 
 
 def _format_of(path: Path) -> Format:

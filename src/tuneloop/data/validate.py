@@ -17,7 +17,7 @@ from tuneloop.data.formats import RawRow
 from tuneloop.errors import DataError, nearest
 from tuneloop.records import Dropped, Entity, Example, example_id
 
-TOO_LONG = "too-long"
+TOO_LONG, TOO_SHORT = "too-long", "too-short"
 OR_DROP = "or set data.on_invalid: drop to leave such rows out"
 
 
@@ -44,6 +44,7 @@ class Rules:
 
     labels: tuple[str, ...] | None = None
     entity_types: tuple[str, ...] | None = None
+    min_chars: int = 1
     max_chars: int | None = None
 
 
@@ -58,11 +59,11 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Validated:
-    """The outcome of row validation: examples, rows that broke a rule, rows that are only too long."""
+    """The outcome of row validation: examples, rows that broke a rule, rows that are only too short or too long."""
 
     examples: tuple[Example, ...]
     rejected: tuple[Rejected, ...]
-    too_long: tuple[Dropped, ...]
+    wrong_length: tuple[Dropped, ...]
 
 
 class _Invalid(Exception):
@@ -77,21 +78,31 @@ def validate_rows(rows: Iterable[RawRow], columns: Columns, rules: Rules) -> Val
     """Check every row; nothing is raised for a bad one."""
     examples: list[Example] = []
     rejected: list[Rejected] = []
-    too_long: list[Dropped] = []
+    wrong_length: list[Dropped] = []
     for raw in rows:
         try:
             example = _example(raw, columns, rules)
         except _Invalid as invalid:
             rejected.append(_rejected(raw, columns, invalid))
             continue
-        if rules.max_chars is not None and len(example.text) > rules.max_chars:
-            detail = f"{len(example.text)} characters, data.max_chars is {rules.max_chars}"
-            too_long.append(
-                Dropped(id=example.id, reason=TOO_LONG, detail=detail, source=example.source, row=example.row)
-            )
-        else:
+        misfit = _misfit(example, rules)
+        if misfit is None:
             examples.append(example)
-    return Validated(tuple(examples), tuple(rejected), tuple(too_long))
+        else:
+            wrong_length.append(misfit)
+    return Validated(tuple(examples), tuple(rejected), tuple(wrong_length))
+
+
+def _misfit(example: Example, rules: Rules) -> Dropped | None:
+    """Return why the length of an example rules it out, or None."""
+    length = len(example.text)
+    if rules.max_chars is not None and length > rules.max_chars:
+        reason, detail = TOO_LONG, f"{length} characters, data.max_chars is {rules.max_chars}"
+    elif length < rules.min_chars:
+        reason, detail = TOO_SHORT, f"{length} characters, data.min_chars is {rules.min_chars}"
+    else:
+        return None
+    return Dropped(id=example.id, reason=reason, detail=detail, source=example.source, row=example.row)
 
 
 def refuse(rejected: Sequence[Rejected]) -> None:
@@ -103,7 +114,8 @@ def refuse(rejected: Sequence[Rejected]) -> None:
         return
     first, others = rejected[0], Counter(row.dropped.reason for row in rejected[1:])
     counted = ", ".join(f"{count} {reason}" for reason, count in sorted(others.items()))
-    more = f" ({others.total()} more rows are invalid: {counted})" if others else ""
+    rows = "1 more row is" if others.total() == 1 else f"{others.total()} more rows are"
+    more = f" ({rows} invalid: {counted})" if others else ""
     raise DataError(first.dropped.detail + more, where=first.place, hint=first.hint)
 
 

@@ -4,11 +4,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from tuneloop.data.validate import Columns
 from tuneloop.records import TaskKind
 
-MANY_ROWS = 2_000  # from here on a first try on a part is worth suggesting
+FIRST_TOKENS = 25_000  # an epoch over them takes a few minutes on two CPU cores with the embedded model
+CHARS_PER_TOKEN = 4
+TOKENS_AROUND = 30  # of an example, beside its document: the chat format and the answer
+FEWEST, MOST = 100, 800  # examples of a first try
+FIRST_TEST, FIRST_FREE = 200, 50  # documents of a first evaluation, and how many of them are also answered freely
+TRAIN_SHARE, TEST_SHARE = 0.7, 0.15  # of all rows, with the defaults for data.validation and data.test
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much data there is: rows, and the mean length of a text in characters."""
+
+    rows: int
+    mean_chars: float
+
+    @property
+    def first_examples(self) -> int:
+        """How many examples are enough for a first result in minutes."""
+        affordable = FIRST_TOKENS / (self.mean_chars / CHARS_PER_TOKEN + TOKENS_AROUND)
+        return int(min(max(affordable // 50 * 50, FEWEST), MOST))
 
 
 def config_text(
@@ -17,23 +37,30 @@ def config_text(
     kind: TaskKind,
     instruction: str,
     on_invalid: str,
-    rows: int,
+    size: Size,
     reasons: Mapping[str, str],
 ) -> str:
     """Return a whole tuneloop.yaml.
 
-    Args: path: the source as it is to be written; rows: how many there are; reasons: why, by `text`, `label`,
-        `entities`, `group`, `kind`, `on_invalid`; an empty one is left out.
+    Args: path: the source as it is to be written; reasons: why, by `text`, `label`, `entities`, `group`, `kind`,
+        `on_invalid`; an empty one is left out.
     """
     blocks = [
-        _block("# What tuneloop guessed from the data file. `tuneloop config show` prints every other setting."),
+        _block(
+            "# What `tuneloop init` guessed from the data file: correct what is wrong.",
+            "# Every other setting has a default; `tuneloop config show` prints them all.",
+        ),
         _block("task:", *_why(reasons, "kind"), f"  kind: {kind}", f"  instruction: {_quoted(instruction)}"),
         _block("data:", "  sources:", f"    - path: {_quoted(path)}", "      columns:", *_columns(columns, reasons)),
         _block(
             *_why(reasons, "on_invalid"), f"  on_invalid: {on_invalid}  # error: stop at the first; drop: list them"
         ),
-        _block("model:", "  base_model: embedded  # SmolLM2-135M-Instruct; or a Hub id, or a local folder"),
-        *_first_try(rows),
+        _block(
+            "model:",
+            "  base_model: embedded  # SmolLM2-135M-Instruct, small enough for a CPU; or a Hub id, or a folder",
+        ),
+        _train(size),
+        _evaluate(size),
     ]
     return "\n".join(blocks)
 
@@ -60,15 +87,35 @@ def _columns(columns: Columns, reasons: Mapping[str, str]) -> list[str]:
     return lines
 
 
-def _first_try(rows: int) -> list[str]:
-    if rows < MANY_ROWS:
-        return []
-    return [
-        _block(
-            "# train:", f"#   max_examples: 800  # a first try on a part of {rows} rows; remove it for the real run"
-        ),
-        _block("# evaluate:", "#   max_examples: 300  # of the test split: fewer are faster, and widen every interval"),
+def _train(size: Size) -> str:
+    lines = [
+        "# Sized for a first result in minutes on two CPU cores.",
+        "train:",
+        "  learning_rate: 0.001  # right for a small model and a short run; 0.0002 from 1B parameters on, or where",
+        "                        # the loss jumps about (slower to learn, steadier)",
+        "  epochs: 2  # how often each example is seen; 3 fit more, and overfit a few hundred examples sooner",
     ]
+    all_examples = round(size.rows * TRAIN_SHARE)
+    if size.first_examples < all_examples:
+        lines.append(
+            f"  max_examples: {size.first_examples}  # of about {all_examples:,}: all are better, and take "
+            f"{all_examples / size.first_examples:.0f} times as long; remove it for the real run"
+        )
+    return _block(*lines)
+
+
+def _evaluate(size: Size) -> str:
+    documents = round(size.rows * TEST_SHARE)
+    lines = ["evaluate:"]
+    if documents > FIRST_TEST:
+        lines.append(
+            f"  max_examples: {FIRST_TEST}  # of about {documents:,} held-out documents: fewer are faster, and widen "
+            "every interval"
+        )
+    lines.append(
+        f"  free_generation_examples: {FIRST_FREE}  # answers written freely, to count invented labels: the slow part"
+    )
+    return _block(*lines)
 
 
 def _quoted(text: str) -> str:

@@ -30,7 +30,7 @@ TITLES: dict[SubjectName, str] = {
     "few-shot": "Base model, few-shot",
     "tuned": "Tuned model",
 }
-LATENCY_ITEMS = 16  # documents that are also answered one at a time
+LATENCY_ITEMS = 8  # documents that are also answered one at a time
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Subject:
     def task(self, config: Config) -> TaskPrompt:
         """Return the prompt it is asked with: few-shot shows examples of the training split, tuned has its own."""
         if self.run is not None:
-            return TaskPrompt.from_dict(json.loads((self.run.path / "task.json").read_text()))
+            return TaskPrompt.from_dict(json.loads((self.run.path / "task.json").read_bytes()))
         version = open_dataset(self.dataset)
         task = TaskPrompt.for_dataset(config.task, version)
         if self.name == "zero-shot":
@@ -74,6 +74,7 @@ def frozen_items(config: Config, dataset: Artifact) -> list[Example]:
 def ask(subject: Subject, config: Config, store: ArtifactStore, progress: Progress) -> Artifact:
     """Return the artifact with the subject's answers, asking the model where they are not there yet."""
     settings = config.evaluate
+    of_no_account = {"subjects", "bootstrap_resamples"} | ({"shots"} if subject.name != "few-shot" else set())
     inputs = {
         "stage_version": STAGE_VERSION,
         "subject": subject.name,
@@ -83,7 +84,7 @@ def ask(subject: Subject, config: Config, store: ArtifactStore, progress: Progre
         "model": config.model.model_dump(mode="json", include={"dtype", "max_tokens"}),
         "task": config.task.model_dump(mode="json", include={"instruction", "name_labels_in_prompt"}),
         "threshold": config.review.threshold,
-        "evaluate": settings.model_dump(mode="json", exclude={"subjects", "bootstrap_resamples"}),
+        "evaluate": settings.model_dump(mode="json", exclude=of_no_account),
     }
     id = content_id(KIND, inputs)
     if (artifact := store.find(KIND, id)) is not None:
@@ -142,11 +143,12 @@ def _latency(predictor: Predictor, texts: Sequence[str]) -> list[float]:
 
 
 def _write(path: Path, predictions: Iterable[Prediction]) -> None:
-    path.write_text("".join(json.dumps(asdict(p), ensure_ascii=False) + "\n" for p in predictions), encoding="utf-8")
+    """Write one line of ASCII each: a model may invent line separators and halves of surrogate pairs."""
+    path.write_text("".join(json.dumps(asdict(prediction)) + "\n" for prediction in predictions), encoding="ascii")
 
 
 def _read(path: Path) -> list[Prediction]:
-    return [_prediction(json.loads(line)) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    return [_prediction(json.loads(line)) for line in path.read_text(encoding="ascii").splitlines()]
 
 
 def _prediction(content: dict[str, Any]) -> Prediction:

@@ -9,6 +9,7 @@ from typing import Any
 from tuneloop.artifacts import Artifact, ArtifactStore, Build, StageResult, content_id
 from tuneloop.config.schema import Config
 from tuneloop.dataset import open_dataset
+from tuneloop.errors import DataError
 from tuneloop.evaluate.answers import Subject, ask, frozen_items, read_answers
 from tuneloop.evaluate.compare import Comparison, SubjectAnswers, compare
 from tuneloop.evaluate.report import write_report
@@ -24,6 +25,12 @@ def evaluate(config: Config, dataset: Artifact, run: Artifact, store: ArtifactSt
     Raises: ModelError, NetworkError: the base model cannot be had; DataError: there is nothing to evaluate on.
     """
     settings = config.evaluate
+    if not frozen_items(config, dataset):
+        raise DataError(
+            "the test split is empty, so there is nothing to evaluate on",
+            where=str(dataset.path),
+            hint="Set data.test above 0 or add rows, then run `tuneloop data prepare` and `tuneloop train` again.",
+        )
     subjects = [Subject(name, dataset, run if name == "tuned" else None) for name in settings.subjects]
     asked = {subject.name: ask(subject, config, store, progress) for subject in subjects}
     parents = {"dataset": dataset.id, "run": run.id, **{f"answers {name}": a.id for name, a in asked.items()}}
@@ -32,7 +39,7 @@ def evaluate(config: Config, dataset: Artifact, run: Artifact, store: ArtifactSt
     if (artifact := store.find(KIND, id)) is not None:
         return StageResult(artifact, is_skipped=True)
     with store.build(KIND, id, parents=parents, inputs=inputs, seed=settings.seed) as build:
-        answers = {name: read_answers(artifact) for name, artifact in asked.items()}
+        answers: dict[str, SubjectAnswers] = {name: read_answers(artifact) for name, artifact in asked.items()}
         lineage = [one.manifest for one in (dataset, run, *asked.values())]
         _make(config, dataset, run, answers, lineage, build)
     return StageResult(store.get(id), is_skipped=False)
@@ -55,7 +62,7 @@ def _make(
         resamples=config.evaluate.bootstrap_resamples,
         seed=config.evaluate.seed,
     )
-    results = json.dumps(comparison.to_dict(), indent=1, ensure_ascii=False)
+    results = json.dumps(comparison.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
     (build.path / "results.json").write_text(results + "\n", encoding="utf-8")
     history = [json.loads(line) for line in (run.path / "history.jsonl").read_text().splitlines()]
     write_report(

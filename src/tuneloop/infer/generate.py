@@ -112,7 +112,7 @@ def _room_for(documents: ReadDocuments, more: int) -> KeyValues:
         spacious = part.new_zeros((count, part.shape[1], room, part.shape[3]))
         first = 0
         for block in documents.row.blocks:
-            own = part[0, :, block.start : block.stop].unflatten(1, (block.count, block.length))
+            own = part[0, :, block.start : block.stop].view(-1, block.count, block.length, part.shape[3])
             spacious[first : first + block.count, :, : block.length] = own.transpose(0, 1)
             first += block.count
         return spacious

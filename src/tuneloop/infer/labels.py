@@ -39,12 +39,15 @@ class LabelTree:
 
     @classmethod
     def build(cls, candidates: Sequence[Sequence[int]]) -> LabelTree:
-        """Make the tree of candidates, none of which may be empty or the beginning of another."""
+        """Make the tree of candidates.
+
+        Raises: ValueError: one of them is empty, there twice, or the beginning of another.
+        """
         places: dict[tuple[int, ...], int] = {}
         parents: list[int] = []
         paths = []
         for candidate in candidates:
-            path = []
+            path: list[int] = []
             for end in range(1, len(candidate)):
                 beginning = tuple(candidate[:end])
                 if beginning not in places:
@@ -52,8 +55,9 @@ class LabelTree:
                     parents.append(path[-1] if path else ROOT)
                 path.append(places[beginning])
             paths.append(tuple(path))
-        if any(tuple(candidate) in places for candidate in candidates) or not all(candidates):
-            raise ValueError("a candidate is empty or the beginning of another")
+        unique = {tuple(candidate) for candidate in candidates}
+        if not all(unique) or len(unique) < len(candidates) or not unique.isdisjoint(places):
+            raise ValueError("a candidate is empty, there twice, or the beginning of another")
         tokens = tuple(beginning[-1] for beginning in places)
         return cls(tuple(tuple(c) for c in candidates), tokens, tuple(parents), tuple(paths))
 
@@ -104,19 +108,18 @@ def score_labels(
         by document.
     """
     if not tree.tokens:
-        left, tokens, owners = tree.edges
-        log_probabilities = documents.next_logits.float().log_softmax(-1)[:, tokens]
+        _, tokens, owners = tree.edges
+        log_probabilities = documents.next_logits.float().log_softmax(-1)[:, tokens.to(session.device)]
         return ScoredLabels(_sum_by_owner(log_probabilities, owners, len(tree.candidates)), KeyValues())
+    ids, ancestors = (part.to(session.device) for part in (torch.tensor(tree.tokens), tree.ancestors))
     scores, parts, done = [], [], 0
     for blocks in split_blocks(documents.row.blocks, max(nodes_per_pass // len(tree.tokens), 1)):
         count = sum(block.count for block in blocks)
-        branches = BranchesPass(blocks, documents.states, session.prefix, tree.ancestors.to(session.device))
+        branches = BranchesPass(blocks, documents.states, session.prefix, ancestors)
         lengths = torch.tensor(documents.lengths[done : done + count])
         positions = len(session.prefix_ids) + lengths[:, None] + tree.depths
-        ids = torch.tensor(tree.tokens).repeat(count)
-        keep = torch.arange(count * len(tree.tokens), device=session.device)
         logits = session.forward(
-            ids[None].to(session.device), positions.flatten()[None].to(session.device), branches, last=keep
+            ids.repeat(count)[None], positions.flatten()[None].to(session.device), branches, last=0
         )
         scores.append(_scores(documents.next_logits[done : done + count], logits, tree))
         parts.append(branches.remembered)
@@ -127,10 +130,14 @@ def score_labels(
 def _scores(root_logits: Tensor, node_logits: Tensor, tree: LabelTree) -> Tensor:
     """Return log-scores (n, K) from the logits after the document (n, V) and at the nodes (n·N, V)."""
     left, tokens, owners = (part.to(root_logits.device) for part in tree.edges)
-    logits = torch.cat([root_logits[:, None], node_logits.unflatten(0, (len(root_logits), -1))], dim=1)
-    log_totals = torch.logsumexp(logits.float(), dim=-1)
-    steps = logits[:, left, tokens].float() - log_totals[:, left]
-    return _sum_by_owner(steps, owners, len(tree.candidates))
+    at_root = left == 0
+    log_totals = torch.logsumexp(root_logits.float(), dim=-1, keepdim=True)
+    first = root_logits[:, tokens[at_root]].float() - log_totals
+    nodes = node_logits.view(len(root_logits), len(tree.tokens), -1)
+    node, token = left[~at_root] - 1, tokens[~at_root]
+    later = nodes[:, node, token].float() - torch.logsumexp(nodes.float(), dim=-1)[:, node]
+    owners = torch.cat([owners[at_root], owners[~at_root]])
+    return _sum_by_owner(torch.cat([first, later], dim=1), owners, len(tree.candidates))
 
 
 def _sum_by_owner(steps: Tensor, owners: Tensor, count: int) -> Tensor:

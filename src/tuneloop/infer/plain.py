@@ -21,7 +21,8 @@ def score_candidates(model: PreTrainedModel, prompt: Sequence[int], candidates: 
     scores = []
     for candidate in candidates:
         ids = torch.tensor([[*prompt, *candidate]], device=device)
-        logits = model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1]
+        kept = len(candidate) + 1  # a model that ignores logits_to_keep returns all, and these are the last of them
+        logits = model(input_ids=ids, use_cache=False, logits_to_keep=kept).logits[0, -kept:-1]
         log_probabilities = logits.float().log_softmax(-1)
         scores.append(log_probabilities.gather(1, ids[0, len(prompt) :, None]).sum())
     return torch.stack(scores)
@@ -37,6 +38,9 @@ def generate_one(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
         do_sample=False,
+        num_beams=1,
+        repetition_penalty=1.0,  # many models bring a penalty of their own, which is not what they were tuned with
+        no_repeat_ngram_size=0,
         max_new_tokens=max_new_tokens,
         eos_token_id=end_id,
         pad_token_id=pad_id,

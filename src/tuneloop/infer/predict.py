@@ -57,7 +57,7 @@ class Predictor:
         self._system = task.system()
         self._session: PrefixSession | None = None
         self._candidates = [self._candidate(label) for label in task.labels] if task.has_label else []
-        self._tree = LabelTree.build(self._candidates) if task.has_label else None
+        self._tree = self._build_tree() if task.has_label else None
 
     def predict(self, texts: Sequence[str], mode: Mode = "closed", advance: Advance | None = None) -> list[Prediction]:
         """Answer every document, in order; `advance` is told how many are newly done.
@@ -151,6 +151,7 @@ class Predictor:
     def _judge(self, answer: Answer) -> Prediction:
         label = answer.parsed.label
         invented = self.task.has_label and label not in self.task.labels
+        is_sure = answer.probability >= self.threshold
         return Prediction(
             label=label,
             probability=min(max(answer.probability, 0.0), 1.0),
@@ -159,7 +160,7 @@ class Predictor:
             raw_text=answer.text,
             invented=invented,
             well_formed=answer.parsed.well_formed,
-            route="auto" if answer.probability >= self.threshold and answer.parsed.well_formed else "review",
+            route="auto" if is_sure and answer.parsed.well_formed and not invented else "review",
         )
 
     def _prompt(self, text: str) -> list[int]:
@@ -172,6 +173,16 @@ class Predictor:
                 hint="Shorten the instruction, show fewer shots, or raise model.max_tokens.",
             )
         return ids
+
+    def _build_tree(self) -> LabelTree:
+        try:
+            return LabelTree.build(self._candidates)
+        except ValueError as error:
+            raise ModelError(
+                f"this model's tokenizer cannot tell the labels apart: {error}",
+                where="task.labels",
+                hint="Rename the labels that differ only in spaces, case or unusual characters.",
+            ) from error
 
     def _candidate(self, label: str) -> list[int]:
         return self.loaded.chat.answer_ids([self.task.label_head(label)], end=self.task.kind == "classify")

@@ -45,7 +45,7 @@ class PrefixSession:
 
     @torch.inference_mode()
     def forward(self, ids: Tensor, positions: Tensor, attend: Pass, *, last: int | Tensor) -> Tensor:
-        """Run one pass; returns logits (kept, V) of the last `last` tokens, or of the tokens that it lists."""
+        """Run one pass; returns logits (kept, V) of the last `last` tokens (0: all), or of the tokens that it lists."""
         output = self.model(
             input_ids=ids, position_ids=positions, use_cache=False, shared_prefix=attend, logits_to_keep=last
         )

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 from jinja2.exceptions import TemplateError
 
+from tuneloop.errors import ModelError
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -23,6 +25,7 @@ PLAIN_TEMPLATE = (
     "{% if add_generation_prompt %}{{ 'Answer: ' }}{% endif %}"
 )
 PROBE = "tuneloop probe"
+MARKER = re.compile(r"<+[^<>\s]+>+|\[/?[A-Z_]+\]")  # how templates write turns in plain text: [/INST], <<SYS>>, </s>
 
 
 class ChatFormat:
@@ -31,32 +34,44 @@ class ChatFormat:
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
         if tokenizer.chat_template is None:
-            tokenizer.chat_template = PLAIN_TEMPLATE
+            begins = "{{ bos_token }}" if self._adds_bos else ""
+            tokenizer.chat_template = begins + PLAIN_TEMPLATE
 
     def render(self, system: str, document: str) -> str:
         """Return the prompt text up to the point where the assistant speaks.
 
-        Control tokens of the template inside `document` are broken up, so a document cannot end its own turn.
+        Control tokens of the template inside both texts are broken up, so a document cannot end its own turn, nor can
+        one that is shown as an example in the system text.
+
+        Raises: ModelError: the model's template fails.
         """
-        document = self.neutralize(document)
+        system, document = self.neutralize(system), self.neutralize(document)
         if self._takes_system_turn:
             turns = [{"role": "system", "content": system}, {"role": "user", "content": document}]
         else:
             turns = [{"role": "user", "content": f"{system}\n\n{document}"}]
-        return self._apply(turns, add_generation_prompt=True)
+        try:
+            return self._apply(turns, add_generation_prompt=True)
+        except TemplateError as error:
+            raise ModelError(
+                f"its chat template fails: {error}",
+                where=str(self.tokenizer.name_or_path or "tokenizer"),
+                hint="Take the chat template of the original model; it may be damaged here.",
+            ) from error
 
     def prompt_ids(self, system: str, document: str) -> list[int]:
         """Return the token ids of the rendered prompt."""
         return self._encode(self.render(system, document))
 
     def fitted_prompt_ids(self, system: str, document: str, limit: int) -> tuple[list[int], bool]:
-        """Return at most `limit` ids of the rendered prompt and whether the document's end had to be cut for that."""
-        ids = self.prompt_ids(system, document)
+        """Return at most `limit` ids of the rendered prompt and whether the document's end had to be cut for that.
+
+        More than `limit` ids come back only where the prompt without any document has more.
+        """
+        ids, document = self.prompt_ids(system, document), self.neutralize(document)
         cut = False
         while len(ids) > limit and document:
-            offsets = self.tokenizer(document, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-            room = max(len(offsets) - (len(ids) - limit), 0)
-            document, cut = document[: offsets[room][0]].rstrip() if room < len(offsets) else document[:-1], True
+            document, cut = self._shortened(document, len(ids) - limit), True
             ids = self.prompt_ids(system, document)
         return ids, cut
 
@@ -70,17 +85,28 @@ class ChatFormat:
         text = self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return str(text)
 
-    def neutralize(self, document: str) -> str:
-        """Return `document` with every control token of this tokenizer broken by a space."""
-        return self._control_pattern.sub(lambda match: f"{match[0][0]} {match[0][1:]}", document)
+    def neutralize(self, text: str) -> str:
+        """Return `text` with every control token broken by a space, and half surrogates, which no token has, as ?."""
+        text = text.encode("utf-8", "replace").decode("utf-8")
+        return self._control_pattern.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
 
     @cached_property
     def end_of_turn_id(self) -> int:
-        """The token that ends an assistant's turn in this template (the tokenizer's eos where there is none)."""
+        """The token that ends an assistant's turn in this template (the tokenizer's eos where there is none).
+
+        Raises: ModelError: there is neither.
+        """
         turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": PROBE}]
         after = self._apply(turns, add_generation_prompt=False).partition(PROBE)[2]
-        special = set(self.tokenizer.all_special_ids)
-        return next((token for token in self._encode(after) if token in special), int(self.tokenizer.eos_token_id))
+        special = {self.tokenizer.convert_tokens_to_ids(word) for word in self._special_tokens}
+        found = next((token for token in self._encode(after) if token in special), self.tokenizer.eos_token_id)
+        if found is None:
+            raise ModelError(
+                "this tokenizer has no token that ends an answer",
+                where=str(self.tokenizer.name_or_path or "tokenizer"),
+                hint="Set eos_token in tokenizer_config.json.",
+            )
+        return int(found)
 
     @cached_property
     def _takes_system_turn(self) -> bool:
@@ -91,18 +117,49 @@ class ChatFormat:
             return False
 
     @cached_property
+    def _adds_bos(self) -> bool:
+        bos = self.tokenizer.bos_token_id
+        return bos is not None and self.tokenizer("x")["input_ids"][:1] == [bos]
+
+    @cached_property
+    def _special_tokens(self) -> set[str]:
+        """Tokens that mean something by themselves; others that were added (runs of spaces, HTML tags) are text."""
+        added = self.tokenizer.added_tokens_decoder.values()
+        return {str(token) for token in added if token.special} | set(self.tokenizer.all_special_tokens)
+
+    @cached_property
     def _control_pattern(self) -> re.Pattern[str]:
-        added = [str(token) for token in self.tokenizer.get_added_vocab()]
-        words = sorted({word for word in added + list(self.tokenizer.all_special_tokens) if len(word) > 1}, key=len)
-        return re.compile("|".join(map(re.escape, reversed(words))) or r"(?!)")
+        words = self._special_tokens | self._markers
+        longest_first = sorted((word for word in words if len(word) > 1), key=lambda word: (-len(word), word))
+        return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+
+    @cached_property
+    def _markers(self) -> set[str]:
+        """What the template writes around turns, for templates that mark them in plain text."""
+        turns = [{"role": "user", "content": PROBE}, {"role": "assistant", "content": PROBE}]
+        if self._takes_system_turn:
+            turns.insert(0, {"role": "system", "content": PROBE})
+        try:
+            return set(MARKER.findall(self._apply(turns, add_generation_prompt=False)))
+        except TemplateError:
+            return set()
 
     @cached_property
     def _anchor(self) -> str:
         """The end of every prompt: an answer continues from here."""
         return self.render("s", "d")[-16:]
 
+    def _shortened(self, document: str, tokens: int) -> str:
+        """Return `document` without about its last `tokens` tokens, at least one character shorter."""
+        if not self.tokenizer.is_fast:  # these know no offsets
+            return document[: max(len(document) - tokens, 0)]
+        offsets = self.tokenizer(document, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        room = max(len(offsets) - tokens, 0)
+        return document[: offsets[room][0]].rstrip() if room < len(offsets) else document[:-1]
+
     def _continuation_ids(self, text: str) -> list[int]:
         """Tokenise what continues a text: no space is put before it, as some tokenizers do at a beginning."""
+        text = self.neutralize(text)
         anchor = self._encode(self._anchor)
         whole = self._encode(self._anchor + text)
         return whole[len(anchor) :] if whole[: len(anchor)] == anchor else self._encode(text)

@@ -23,7 +23,14 @@ def attention(
         query may look; causal asks for T = S.
     Returns: output (n, H, T, D) and log-sum-exp (n, H, T) in float32.
     """
-    key, value = _repeat_heads(key, query.shape[1]), _repeat_heads(value, query.shape[1])
+    heads, groups = query.shape[1], key.shape[1]
+    is_same_for_heads = mask is None or mask.dim() < 3 or mask.shape[-3] == 1
+    if groups < heads and query.shape[2] == 1 and is_same_for_heads:
+        # A step of generation: the heads of a group become its queries, and no key is copied for each of them.
+        grouped = query.reshape(len(query), groups, heads // groups, query.shape[3])
+        out, lse = attention(grouped, key, value, scale, mask=mask)
+        return out.flatten(1, 2)[:, :, None], lse.flatten(1, 2)[:, :, None]
+    key, value = _repeat_heads(key, heads), _repeat_heads(value, heads)
     if query.device.type == "cpu":
         added = None if mask is None else _additive(mask, query)
         out, lse = aten._scaled_dot_product_flash_attention_for_cpu(
@@ -130,7 +137,7 @@ def _repeat_heads(part: Tensor, heads: int) -> Tensor:
 
 
 def _sum_heads(grad: Tensor, groups: int) -> Tensor:
-    return grad if grad.shape[1] == groups else grad.unflatten(1, (groups, -1)).sum(2)
+    return grad if grad.shape[1] == groups else grad.reshape(len(grad), groups, -1, *grad.shape[2:]).sum(2)
 
 
 def _suits_cuda_flash(query: Tensor) -> bool:

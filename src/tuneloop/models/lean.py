@@ -2,13 +2,19 @@
 
 Adapter training leaves the base weights frozen, which general layers do not exploit. Here root-mean-square norms, gated
 MLPs and LoRA layers get forward functions with hand-written gradients. Each replacement is compared with the original
-on random input when it is installed, and a layer that differs keeps its own code.
+on random input when it is installed, and a layer that differs keeps its own code. What may change afterwards (an
+adapter that is switched off or merged, a weight that is to be trained) is looked at in every call, and such a layer
+runs its original code again.
+
+A replacement is an attribute of the layer and refers to it, so a deep copy of a model would compute with the
+original's weights: load a model twice instead.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -45,8 +51,21 @@ def _lean_norm(module: nn.Module) -> tuple[Forward | None, int]:
     is_rms_norm = type(module).__name__.endswith("RMSNorm") and isinstance(weight, nn.Parameter)
     if not is_rms_norm or epsilon is None or weight is None or weight.requires_grad:
         return None, 0
-    shift = 1.0 if type(module).__name__.startswith("Gemma") else 0.0  # Gemma stores weight - 1
-    return lambda hidden: _RmsNorm.apply(hidden, weight + shift, epsilon), len(weight)  # type: ignore[no-any-return,no-untyped-call]
+    is_shifted = type(module).__name__.startswith("Gemma")  # Gemma stores weight - 1
+    original = _own_forward(module)
+
+    def forward(hidden: Tensor) -> Tensor:
+        weight: Tensor = module.weight  # type: ignore[assignment]
+        if weight.requires_grad:
+            return original(hidden)
+        return _RmsNorm.apply(hidden, weight + 1 if is_shifted else weight, epsilon)  # type: ignore[no-any-return,no-untyped-call]
+
+    return forward, len(weight)
+
+
+def _own_forward(module: nn.Module) -> Forward:
+    """Return the forward function of the layer's class, whatever has been put in its place."""
+    return partial(type(module).forward, module)
 
 
 def _lean_mlp(module: nn.Module) -> tuple[Forward | None, int]:
@@ -55,6 +74,8 @@ def _lean_mlp(module: nn.Module) -> tuple[Forward | None, int]:
     if activation is None or not all(isinstance(part, nn.Module) for part in parts):
         return None, 0
     gate, up, down = (part for part in parts if part is not None)
+    if not hasattr(gate, "in_features"):
+        return None, 0
 
     def forward(hidden: Tensor) -> Tensor:
         result: Tensor = down(_Gated.apply(gate(hidden), up(hidden), activation))  # type: ignore[no-untyped-call]
@@ -71,38 +92,48 @@ def _activation_name(function: Any) -> str | None:
     return None
 
 
-def _lean_lora(module: nn.Module) -> tuple[Forward | None, int]:
+def _lean_lora(module: Any) -> tuple[Forward | None, int]:
     base = getattr(module, "base_layer", None)
-    if type(base) is not nn.Linear or base.weight.requires_grad or not hasattr(module, "lora_A"):
-        return None, 0
-    if len(module.active_adapters) != 1:
+    if type(base) is not nn.Linear or not hasattr(module, "lora_A") or len(module.active_adapters) != 1:
         return None, 0
     (name,) = module.active_adapters
-    variants = getattr(module, "lora_variant", {})
-    if getattr(module, "merged", False) or variants or not isinstance(module.lora_dropout[name], nn.Identity):
+    if name not in module.lora_A or not _is_plain_lora(module, base, name):
         return None, 0
-    down, up, scale = module.lora_A[name], module.lora_B[name], module.scaling[name]
+    down, up, original = module.lora_A[name], module.lora_B[name], _own_forward(module)
     if down.bias is not None or up.bias is not None or down.weight.dtype != base.weight.dtype:
         return None, 0
 
     def forward(hidden: Tensor) -> Tensor:
-        return _LoraLinear.apply(hidden, base.weight, base.bias, down.weight, up.weight, scale)  # type: ignore[no-any-return,no-untyped-call]
+        if not _is_plain_lora(module, base, name):
+            return original(hidden)
+        return _LoraLinear.apply(hidden, base.weight, base.bias, down.weight, up.weight, module.scaling[name])  # type: ignore[no-any-return,no-untyped-call]
 
     return forward, base.in_features
+
+
+def _is_plain_lora(module: Any, base: nn.Linear, name: str) -> bool:
+    """Say whether this layer adds the one adapter `name`, without dropout or variants, to a frozen layer."""
+    return (
+        module.active_adapters == [name]
+        and not (module.disable_adapters or module.merged or getattr(module, "lora_variant", None))
+        and isinstance(module.lora_dropout[name], nn.Identity)
+        and not base.weight.requires_grad
+        and (base.bias is None or not base.bias.requires_grad)
+    )
 
 
 class _RmsNorm(torch.autograd.Function):
     """x / rms(x) * weight with a frozen weight (Zhang & Sennrich 2019); keeps x and one number a token."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, epsilon: float) -> Tensor:  # type: ignore[override]
-        norm = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True, dtype=torch.float32)
-        inverse = norm.square_().div_(hidden.shape[-1]).add_(epsilon).rsqrt_().to(hidden.dtype)
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+        norm: Tensor = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True, dtype=torch.float32)
+        inverse: Tensor = norm.square_().div_(hidden.shape[-1]).add_(epsilon).rsqrt_().to(hidden.dtype)
         ctx.save_for_backward(hidden, inverse, weight)
         return (hidden * inverse).mul_(weight)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         hidden, inverse, weight = ctx.saved_tensors
         result = grad * weight
         inner = torch.linalg.vecdot(result, hidden).unsqueeze(-1)
@@ -114,13 +145,13 @@ class _Gated(torch.autograd.Function):
     """activation(gate) * up; keeps gate and up, not the activation."""
 
     @staticmethod
-    def forward(ctx: Any, gate: Tensor, up: Tensor, activation: str) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, gate: Tensor, up: Tensor, activation: str) -> Tensor:
         ctx.save_for_backward(gate, up)
         ctx.activation = activation
         return _activate(gate, activation).mul_(up)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         gate, up = ctx.saved_tensors
         inner = grad * up
         if ctx.activation == "silu":
@@ -141,7 +172,7 @@ class _LoraLinear(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor, scale: float
     ) -> Tensor:
         flat = hidden.flatten(0, -2)
@@ -149,10 +180,10 @@ class _LoraLinear(torch.autograd.Function):
         output = functional.linear(flat, weight, bias).addmm_(low, up.mT, alpha=scale)
         ctx.save_for_backward(flat, weight, low, down, up)
         ctx.scale, ctx.shape = scale, hidden.shape
-        return output.unflatten(0, hidden.shape[:-1])
+        return output.view(*hidden.shape[:-1], -1)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         flat, weight, low, down, up = ctx.saved_tensors
         grad = grad.flatten(0, -2)
         grad_low = (grad @ up).mul_(ctx.scale)

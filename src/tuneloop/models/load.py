@@ -63,7 +63,6 @@ def load_model(config: ModelConfig, progress: Progress, adapter: Path | None = N
     Raises: as `base_model_folder`.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from tuneloop.models import lean
 
@@ -71,26 +70,47 @@ def load_model(config: ModelConfig, progress: Progress, adapter: Path | None = N
     hardware = measure()
     device = torch.device(hardware.best_device.torch_name)
     dtype: torch.dtype = getattr(torch, choose_dtype(hardware, config.dtype))
-    options: dict[str, Any] = {"trust_remote_code": config.trust_remote_code, "local_files_only": True}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, use_safetensors=not config.allow_pickle, **options
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(
-            f"the model cannot be loaded: {str(error).splitlines()[0]}",
-            where=str(folder),
-            hint="Check that the folder is a complete Hugging Face causal language model that this version of "
-            "transformers knows.",
-        ) from error
+    tokenizer, model = _open(folder, dtype, config)
     model.config.use_cache = False
     if adapter is not None:
         model = _with_adapter(model, adapter)
-    model.to(device).eval()
+    model.to(device)
+    model.eval()
     model.requires_grad_(False)
     lean.install(model)
     return LoadedModel(model, ChatFormat(tokenizer), device, dtype)
+
+
+def _open(folder: Path, dtype: torch.dtype, config: ModelConfig) -> tuple[Any, Any]:
+    """Return tokenizer and model of a folder, every weight of it from the folder's files."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    options: dict[str, Any] = {"trust_remote_code": config.trust_remote_code, "local_files_only": True}
+    safetensors = None if config.allow_pickle else True  # None takes safetensors where there are some
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, use_safetensors=safetensors, output_loading_info=True, **options
+        )
+    except MemoryError:
+        raise
+    except Exception as error:  # safetensors, tokenizers and pickle each raise types of their own for damaged files
+        first_line = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ModelError(
+            f"the model cannot be loaded: {first_line}",
+            where=str(folder),
+            hint="Check that the folder is a complete Hugging Face causal language model that this version of "
+            "transformers knows; fetch it again if a file is damaged.",
+        ) from error
+    model, loading = loaded
+    missing = sorted(loading["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"{len(missing)} weights are missing, {missing[0]} among them; they would be random",
+            where=str(folder),
+            hint="Fetch the model again, and check that config.json belongs to these weights.",
+        )
+    return tokenizer, model
 
 
 def check_folder(folder: Path, *, trust_remote_code: bool = False, allow_pickle: bool = False) -> None:
@@ -138,6 +158,10 @@ def _check_code(folder: Path, trust_remote_code: bool) -> None:
             raise ModelError(
                 f"not valid JSON: {error}", where=str(path), hint="Fetch the model folder again; this file is damaged."
             ) from error
+        if not isinstance(settings, dict):
+            raise ModelError(
+                "not a JSON object", where=str(path), hint="Fetch the model folder again; this file is damaged."
+            )
         if "auto_map" in settings and not trust_remote_code:
             raise UnsafeModelError(
                 "this model wants to run Python code from its folder",
@@ -165,19 +189,37 @@ def _check_weights(folder: Path, allow_pickle: bool) -> None:
 
 
 def _fetch(config: ModelConfig, progress: Progress) -> Path:
+    from httpx import HTTPError
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     patterns = HUB_FILES + (["*.bin"] if config.allow_pickle else []) + (["*.py"] if config.trust_remote_code else [])
     try:
         return Path(snapshot_download(config.base_model, revision=config.revision, allow_patterns=patterns))
+    except GatedRepoError as error:
+        raise ModelError(
+            f"{config.base_model!r} may only be fetched by those who have accepted its terms",
+            where="model.base_model",
+            hint="Accept them on the model's page on the Hub, and set HF_TOKEN to a token of yours.",
+        ) from error
+    except RevisionNotFoundError as error:
+        raise ModelError(
+            f"{config.base_model!r} has no revision {config.revision!r}",
+            where="model.revision",
+            hint="Give a branch, tag or commit of it, or leave model.revision out.",
+        ) from error
     except (HFValidationError, RepositoryNotFoundError) as error:
         raise ModelError(
             f"{config.base_model!r} is neither a folder here nor a model on the Hub." + _like(config.base_model),
             where="model.base_model",
             hint="Give a local folder, a Hub id such as HuggingFaceTB/SmolLM2-135M-Instruct, or 'embedded'.",
         ) from error
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, HTTPError) as error:
         raise NetworkError(
             f"cannot fetch {config.base_model!r} from the Hub ({type(error).__name__})",
             where="model.base_model",
@@ -201,4 +243,12 @@ def _with_adapter(model: PreTrainedModel, adapter: Path) -> Any:
             where=str(adapter),
             hint="Train again, or give the folder of a finished run.",
         )
-    return PeftModel.from_pretrained(model, str(adapter)).get_base_model()
+    try:
+        return PeftModel.from_pretrained(model, str(adapter)).get_base_model()
+    except Exception as error:  # as in `_open`: also shapes that do not fit
+        first_line = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ModelError(
+            f"the adapter cannot be loaded: {first_line}",
+            where=str(adapter),
+            hint="Use the base model that it was trained on; train again if a file is damaged.",
+        ) from error

@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,9 @@ from transformers import AttentionInterface, PreTrainedModel
 from tuneloop.models.kernels import attention, attention_backward, merge, merge_
 
 IMPLEMENTATION = "tuneloop_shared_prefix"
+FULL_OR_WINDOW = {"full_attention", "attention", "sliding_attention", "chunked_attention"}
+CHANGES_SCORES = ("softcap", "s_aux", "position_bias")  # what some models hand to their attention, and we have not
+_replaced: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()  # the attention that a model had before `install`
 
 
 class Pass(Protocol):
@@ -138,15 +142,12 @@ class BranchesPass:
         for block in self.blocks:
             rows = slice(first * nodes, (first + block.count) * nodes)
             first += block.count
-            own = [_fold(part[:, :, rows], block.count) for part in (query, key, value)]
-            documents = [
+            own_query, own_key, own_value = (_fold(part[:, :, rows], block.count) for part in (query, key, value))
+            read_key, read_value = (
                 _fold(part[:, :, block.start : block.stop], block.count) for part in (document_key, document_value)
-            ]
-            merged = merge(
-                attention(own[0], *documents, scale),
-                attention(*own, scale, mask=self.ancestors),
             )
-            outputs.append(merged)
+            document = attention(own_query, read_key, read_value, scale)
+            outputs.append(merge_(document, attention(own_query, own_key, own_value, scale, mask=self.ancestors)))
         output = torch.cat([out.transpose(1, 2).flatten(0, 1) for out, _ in outputs])[None]
         if self.prefix:
             lse = torch.cat([lse.transpose(1, 2).flatten(0, 1) for _, lse in outputs])[None]
@@ -162,6 +163,7 @@ class StepPass:
 
     `own` holds, per layer, the keys and values (n, G, C, D) of what each document has after the prefix, with room for
     C tokens; `lengths` (n,) says how many are there. The new token is stored at that place and attended to as well.
+    mask (n, 1, 1, C) is True where there is a token, the new one included.
     """
 
     prefix: KeyValues | None
@@ -186,7 +188,7 @@ class _TwoLevel(torch.autograd.Function):
     """Attention of a row to a common prefix and, causally and in blocks, to itself."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         query: Tensor,
         key: Tensor,
@@ -204,15 +206,19 @@ class _TwoLevel(torch.autograd.Function):
         return output.transpose(1, 2)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, prefix_key, prefix_value, output, lse = ctx.saved_tensors
         grad = grad.transpose(1, 2)
         grads = [_like_tokens(part) for part in (query, key, value)]
         for block in ctx.blocks:
             span = slice(block.start, block.stop)
-            parts = [_fold(part[:, :, span], block.count) for part in (grad, query, key, value, output)]
+            parts = (_fold(part[:, :, span], block.count) for part in (grad, query, key, value, output))
             lses = _fold(lse[:, :, span, None], block.count)[..., 0]
-            for whole, part in zip(grads, attention_backward(*parts, lses, ctx.scale, causal=True), strict=True):
+            own_grad, own_query, own_key, own_value, own_output = parts
+            shares = attention_backward(
+                own_grad, own_query, own_key, own_value, own_output, lses, ctx.scale, causal=True
+            )
+            for whole, part in zip(grads, shares, strict=True):
                 whole[:, :, span].copy_(_unfold(part))
         grad_prefix_key = grad_prefix_value = None
         if prefix_key is not None:
@@ -230,8 +236,8 @@ def _own_attention(
     lse = query.new_empty((1, query.shape[2], query.shape[1]), dtype=torch.float32).transpose(1, 2)
     for block in blocks:
         span = slice(block.start, block.stop)
-        parts = [_fold(part[:, :, span], block.count) for part in (query, key, value)]
-        out, block_lse = attention(*parts, scale, causal=True)
+        own_query, own_key, own_value = (_fold(part[:, :, span], block.count) for part in (query, key, value))
+        out, block_lse = attention(own_query, own_key, own_value, scale, causal=True)
         output[:, :, span].copy_(_unfold(out))
         lse[:, :, span].copy_(_unfold(block_lse[..., None])[..., 0])
     return output, lse
@@ -265,9 +271,11 @@ def _attention_function(
     shared_prefix: Pass | None = None,
     **unused: Any,
 ) -> tuple[Tensor, None]:
-    """What transformers calls in every attention layer."""
+    """What transformers calls in every attention layer. Attention dropout is not applied."""
     if shared_prefix is None:
         raise RuntimeError(f"a model set to {IMPLEMENTATION!r} must be called with shared_prefix=<Pass>")
+    if any(unused.get(name) is not None for name in CHANGES_SCORES):
+        raise RuntimeError(f"{type(module).__name__} changes its attention scores; see tuneloop.models.prefix.obstacle")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     layer: int = module.layer_idx  # type: ignore[assignment]
     return shared_prefix.attend(layer, query, key, value, scale), None
@@ -275,14 +283,16 @@ def _attention_function(
 
 def install(model: PreTrainedModel) -> None:
     """Make `model` use shared-prefix attention: from now on it is called with `shared_prefix=<Pass>`."""
-    AttentionInterface.register(IMPLEMENTATION, _attention_function)
-    model.set_attn_implementation(IMPLEMENTATION)
+    if model.config._attn_implementation != IMPLEMENTATION:
+        AttentionInterface.register(IMPLEMENTATION, _attention_function)
+        _replaced[model] = model.config._attn_implementation or "sdpa"
+        model.set_attn_implementation(IMPLEMENTATION)
 
 
 def uninstall(model: PreTrainedModel) -> None:
-    """Give `model` transformers' own attention back."""
+    """Give `model` the attention back that it had."""
     if model.config._attn_implementation == IMPLEMENTATION:
-        model.set_attn_implementation("sdpa")
+        model.set_attn_implementation(_replaced.get(model, "sdpa"))
 
 
 def obstacle(model: PreTrainedModel, longest: int) -> str | None:
@@ -290,15 +300,30 @@ def obstacle(model: PreTrainedModel, longest: int) -> str | None:
     config = model.config.get_text_config()
     if getattr(config, "attn_logit_softcapping", None):
         return f"{config.model_type} caps its attention logits"
-    windows = [w for w in (getattr(config, "sliding_window", None), getattr(config, "attention_chunk_size", None)) if w]
-    uses_window = getattr(config, "use_sliding_window", True)
-    if windows and uses_window and longest > min(windows):
-        return f"{config.model_type} attends to a window of {min(windows)} tokens, and examples have up to {longest}"
+    if any(name.endswith("sinks") for name, _ in model.named_parameters()):
+        return f"{config.model_type} has attention sinks"
     if getattr(config, "is_encoder_decoder", False) or not getattr(model, "_supports_attention_backend", False):
         return f"{config.model_type} does not use transformers' attention interface"
-    if any(kind not in FULL_OR_WINDOW for kind in getattr(config, "layer_types", None) or ()):
+    if _has_uneven_heads(config):
+        return f"{config.model_type} has values of another width than its keys"
+    kinds = getattr(config, "layer_types", None) or getattr(config, "layers_block_type", None) or ()
+    if any(kind not in FULL_OR_WINDOW for kind in kinds):
         return f"{config.model_type} has layers that are not attention"
+    window = _window(config, kinds)
+    if window is not None and longest > window:
+        return f"{config.model_type} attends to a window of {window} tokens, and examples have up to {longest}"
     return None
 
 
-FULL_OR_WINDOW = {"full_attention", "sliding_attention", "chunked_attention"}
+def _window(config: Any, kinds: Sequence[str]) -> int | None:
+    """Return how many tokens the layer with the narrowest view sees, or None where all see everything."""
+    if not getattr(config, "use_sliding_window", True) or (kinds and set(kinds) == {"full_attention"}):
+        return None
+    sizes = (getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size"))
+    return min((size for size in sizes if size), default=None)
+
+
+def _has_uneven_heads(config: Any) -> bool:
+    values = getattr(config, "v_head_dim", None)
+    keys = getattr(config, "qk_head_dim", None) or getattr(config, "head_dim", None)
+    return values is not None and values != keys

@@ -64,9 +64,13 @@ class TaskPrompt:
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> TaskPrompt:
         """Read what `to_dict` wrote (shots are not read: a tuned model has none)."""
-        names = {"kind", "instruction", "name_labels"}
-        lists = {"labels", "entity_types"}
-        return cls(**{k: content[k] for k in names}, **{k: tuple(content[k]) for k in lists})
+        return cls(
+            kind=content["kind"],
+            instruction=content["instruction"],
+            labels=tuple(content["labels"]),
+            entity_types=tuple(content["entity_types"]),
+            name_labels=content["name_labels"],
+        )
 
     def system(self) -> str:
         """Return what is said before every document."""
@@ -100,18 +104,23 @@ class TaskPrompt:
         if self.kind == "classify":
             return ParsedAnswer(answer.strip() or None, None)
         try:
-            content = json.loads(answer)
-            label = content["label"] if self.has_label else None
-            values = content["entities"] if self.has_label else content
-            entities = [Entity(str(t), v) for t, found in values.items() for v in _strings(found)]
-            if self.has_label and not isinstance(label, str):
-                raise TypeError("the label is not a string")
-        except (ValueError, TypeError, KeyError, AttributeError):
+            label, values = self._read(answer)
+        except (ValueError, RecursionError):  # the latter: thousands of brackets
             return ParsedAnswer(answer.strip() or None if self.has_label else None, (), well_formed=False)
+        entities = [Entity(name, value) for name, found in values.items() for value in found]
         unique = tuple(dict.fromkeys(entities))
         found = tuple(_located(e, document) for e in unique if e.type in self.entity_types and e.text in document)
         kept = {(e.type, e.text) for e in found}
         return ParsedAnswer(label, found, tuple(e for e in unique if (e.type, e.text) not in kept))
+
+    def _read(self, answer: str) -> tuple[str | None, dict[str, list[str]]]:
+        """Return the label and type → values; ValueError where the answer is not exactly of the task's form."""
+        content = json.loads(answer, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
+        if not self.has_label:
+            return None, _values(content)
+        if not isinstance(content, dict) or content.keys() != {"label", "entities"}:
+            raise ValueError("not an object of label and entities")
+        return _string(content["label"]), _values(content["entities"])
 
     def _entities_form(self) -> str:
         return "{" + ", ".join(f'"{name}": ["…"]' for name in self.entity_types) + "}"
@@ -128,10 +137,28 @@ def _located(entity: Entity, document: str) -> Entity:
     return replace(entity, start=start, end=start + len(entity.text))
 
 
-def _strings(found: Any) -> list[str]:
-    if not isinstance(found, list) or not all(isinstance(value, str) and value for value in found):
-        raise TypeError("values are not a list of strings")
-    return found
+def _values(content: Any) -> dict[str, list[str]]:
+    if not isinstance(content, dict) or not all(isinstance(found, list) for found in content.values()):
+        raise ValueError("not an object of lists")
+    return {_string(name): [_string(value) for value in found] for name, found in content.items()}
+
+
+def _string(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError("not a string with content")
+    value.encode()  # half surrogates, which JSON can spell, are a ValueError here instead of one in a later file
+    return value
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise ValueError("a key occurs twice")
+    return content
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
 
 
 def _json(value: Any) -> str:

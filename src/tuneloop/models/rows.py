@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 
 import torch
 from torch import Tensor
@@ -34,8 +33,8 @@ class PlannedRow:
 def plan_rows(lengths: Sequence[int], tokens_per_row: int, *, waste: float = 0.0) -> list[PlannedRow]:
     """Lay sequences of the given lengths out in rows of at most `tokens_per_row` tokens (a longer one gets its own).
 
-    Sequences are sorted by length; a block holds sequences that differ in length by at most the share `waste`, padded
-    to the longest. With waste 0 there is no padding at all.
+    Sequences are sorted by length (at least 1); a block holds sequences that are shorter than its longest one by at
+    most the share `waste` of that, or by one token, padded to it. With waste 0 there is no padding at all.
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     rows: list[PlannedRow] = []
@@ -46,9 +45,8 @@ def plan_rows(lengths: Sequence[int], tokens_per_row: int, *, waste: float = 0.0
         used = blocks[-1].stop if blocks else 0
         longest = lengths[order[at]]
         shortest = longest - max(int(longest * waste), 1 if waste else 0)
-        alike = takewhile(lambda i: lengths[i] >= shortest, order[at : at + max(tokens_per_row // longest, 1)])
         room = max((tokens_per_row - used) // longest, 0 if blocks else 1)
-        chosen = list(alike)[:room]
+        chosen = [i for i in order[at : at + room] if lengths[i] >= shortest]  # sorted: these are the first ones
         if not chosen:
             rows.append(PlannedRow(tuple(members), tuple(blocks)))
             members, blocks = [], []
@@ -100,6 +98,6 @@ def common_prefix(sequences: Sequence[Sequence[int]]) -> int:
     """Return how many first tokens all sequences share, leaving at least one token to each."""
     if not sequences:
         return 0
-    first, last = min(sequences), max(sequences)  # in dictionary order, these two differ first
-    limit = min(map(len, sequences)) - 1
+    first, last = min(map(tuple, sequences)), max(map(tuple, sequences))  # in dictionary order, these differ first
+    limit = max(min(map(len, sequences)) - 1, 0)
     return next((i for i in range(limit) if first[i] != last[i]), limit)

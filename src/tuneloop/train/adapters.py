@@ -30,11 +30,15 @@ def add_lora(
     if target_modules != "all-linear":
         _check_names(model, target_modules)
     settings = LoraConfig(
-        r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=target_modules, task_type="CAUSAL_LM"
-    )  # type: ignore[arg-type]
+        r=r,
+        lora_alpha=alpha,  # type: ignore[arg-type]  # only divided by r
+        lora_dropout=dropout,
+        target_modules=target_modules,
+        task_type="CAUSAL_LM",
+    )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        adapted: PeftModel = get_peft_model(model, settings)  # type: ignore[assignment]
+        adapted: PeftModel = get_peft_model(model, settings)
     return adapted
 
 
@@ -44,9 +48,9 @@ def trainable(model: torch.nn.Module) -> list[torch.nn.Parameter]:
 
 
 def adapter_state(model: PeftModel) -> dict[str, Tensor]:
-    """Return the adapter's weights as contiguous CPU tensors by PEFT's names."""
-    state: dict[str, Any] = get_peft_model_state_dict(model)
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(state.items())}
+    """Return a copy of the adapter's weights as contiguous CPU tensors by PEFT's names; training goes on without it."""
+    state: dict[str, Any] = get_peft_model_state_dict(model, save_embedding_layers=False)
+    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in sorted(state.items())}
 
 
 def load_adapter_state(model: PeftModel, state: dict[str, Tensor]) -> None:
@@ -55,9 +59,14 @@ def load_adapter_state(model: PeftModel, state: dict[str, Tensor]) -> None:
 
 
 def save_adapter(model: PeftModel, folder: Path, *, base_model: str) -> None:
-    """Write the adapter as PEFT does; `base_model` is the name recorded in it."""
-    model.peft_config["default"].base_model_name_or_path = base_model
-    model.save_pretrained(str(folder), safe_serialization=True)
+    """Write the adapter as PEFT does; `base_model` is the name recorded in it.
+
+    Embeddings are never part of it. PEFT's "auto" would ask the Hub about `base_model` to find that out.
+    """
+    settings: Any = model.peft_config["default"]
+    settings.base_model_name_or_path = base_model
+    settings.target_modules = sorted(settings.target_modules)  # a set would be written in another order each time
+    model.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
 
 
 def _check_names(model: PreTrainedModel, names: list[str]) -> None:

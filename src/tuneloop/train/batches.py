@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tuneloop.errors import TrainingError
 from tuneloop.models.chat import ChatFormat
 from tuneloop.models.prompt import TaskPrompt
 from tuneloop.models.rows import common_prefix
@@ -36,12 +37,22 @@ class TokenizedExample:
 def tokenize(
     examples: Sequence[Example], task: TaskPrompt, chat: ChatFormat, max_tokens: int
 ) -> list[TokenizedExample]:
-    """Return the examples as ids; a document is cut at its end where prompt and answer exceed `max_tokens`."""
+    """Return the examples as ids; a document is cut at its end where prompt and answer exceed `max_tokens`.
+
+    Raises: TrainingError: instruction and answer leave no room for a document.
+    """
     system = task.system()
     tokenized = []
     for example in examples:
         answer = chat.answer_ids(task.answer(example))
         prompt, is_cut = chat.fitted_prompt_ids(system, example.text, max_tokens - len(answer))
+        if len(prompt) + len(answer) > max_tokens:
+            raise TrainingError(
+                f"prompt and answer without any document have {len(prompt) + len(answer)} tokens; "
+                f"model.max_tokens is {max_tokens}",
+                where=f"task.instruction, with the answer to example {example.id}",
+                hint="Raise model.max_tokens, shorten the instruction, or set task.name_labels_in_prompt: false.",
+            )
         tokenized.append(TokenizedExample(example.id, tuple(prompt), tuple(answer), is_cut))
     return tokenized
 
@@ -77,10 +88,10 @@ class Order:
 
     @property
     def total_steps(self) -> int:
-        return max(math.ceil(self.steps_per_epoch * self.epochs), 1)
+        return max(math.ceil(round(self.steps_per_epoch * self.epochs, 6)), 1)
 
     def batch(self, step: int) -> list[int]:
         """Return the indices of the examples of optimizer step `step` (from 0)."""
         epoch, place = divmod(step, self.steps_per_epoch)
-        permutation = np.random.default_rng([self.seed, epoch]).permutation(self.count)
+        permutation = np.random.default_rng([self.seed % 2**64, epoch]).permutation(self.count)
         return [int(i) for i in permutation[place * self.batch_size : (place + 1) * self.batch_size]]

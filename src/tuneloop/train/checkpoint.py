@@ -8,6 +8,7 @@ Nothing in it is pickled.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +20,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tuneloop.artifacts import MANIFEST, fsync_folder, seal, sha256_of, write_durably
+
+TENSOR_FILES = ("adapter", "optimizer", "random")
+FACTS = "state.json"
+FILES = {FACTS, *(f"{name}.safetensors" for name in TENSOR_FILES)}
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,10 @@ class Point:
 
 @dataclass
 class TrainingState:
-    """Everything that training needs to go on as if it had never stopped."""
+    """Everything that training needs to go on as if it had never stopped.
+
+    `best_validation_loss` is infinite where there is no validation data; then the newest adapter is the best.
+    """
 
     step: int
     adapter: dict[str, Tensor]
@@ -51,33 +59,30 @@ class TrainingState:
 
 
 def save_checkpoint(folder: Path, state: TrainingState, *, keep: int) -> None:
-    """Write the state as a new checkpoint below `folder`; keep the `keep` newest and the best one."""
+    """Write the state as a new checkpoint below `folder`; keep the `keep` newest, and the best one of each of them."""
     final = _path_of(folder, state.step)
     partial = folder / f".partial-{final.name}"
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for name, tensors in (("adapter", state.adapter), ("optimizer", state.optimizer), ("random", state.random)):
-        save_file(tensors, partial / f"{name}.safetensors")
-    facts = {
-        "step": state.step,
-        "best_step": state.best_step,
-        "best_validation_loss": state.best_validation_loss,
-        "history": [asdict(point) for point in state.history],
-    }
-    (partial / "state.json").write_text(json.dumps(facts))
-    write_durably(partial / MANIFEST, json.dumps(seal(partial)).encode())
-    shutil.rmtree(final, ignore_errors=True)
-    partial.rename(final)
+    try:
+        partial.mkdir(parents=True)
+        _write(partial, state)
+        shutil.rmtree(final, ignore_errors=True)
+        partial.rename(final)
+    except BaseException:  # on a full disk, what was written so far is in the way
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     fsync_folder(folder)
-    _forget_old(folder, keep, state.best_step)
+    _forget_old(folder, keep)
 
 
 def newest_checkpoint(folder: Path, say: Callable[[str], None]) -> TrainingState | None:
     """Return the newest valid checkpoint below `folder`, saying which ones were passed over, or None.
 
-    A checkpoint whose best one is damaged is of no use either: what it would end with is lost.
+    A checkpoint whose best one is damaged is of no use either: what it would end with is lost. Those passed over are
+    removed.
     """
-    for path in sorted(folder.glob("step-*"), reverse=True):
+    paths = sorted(folder.glob("step-*/"), reverse=True)
+    for path in paths:
         problem = _problem(path)
         if problem is None:
             state = read_checkpoint(path)
@@ -85,7 +90,9 @@ def newest_checkpoint(folder: Path, say: Callable[[str], None]) -> TrainingState
             if problem is None:
                 return state
             problem = f"the best one, step {state.best_step}, is not usable: {problem}"
-        say(f"Checkpoint {path.name} is damaged ({problem}); using the one before it, or starting anew.")
+        is_last = path == paths[-1]
+        instead = "there is none before it, so training starts anew" if is_last else "looking at the one before it"
+        say(f"Checkpoint {path.name} is damaged ({problem}); {instead}.")
         shutil.rmtree(path)
     return None
 
@@ -97,13 +104,14 @@ def best_adapter(folder: Path, state: TrainingState) -> dict[str, Tensor]:
 
 def read_checkpoint(path: Path) -> TrainingState:
     """Read a checkpoint folder that is known to be valid."""
-    facts = json.loads((path / "state.json").read_text())
-    tensors = {name: load_file(path / f"{name}.safetensors") for name in ("adapter", "optimizer", "random")}
+    facts = json.loads((path / FACTS).read_bytes())
+    tensors = {name: load_file(path / f"{name}.safetensors") for name in TENSOR_FILES}
+    best_loss = facts["best_validation_loss"]
     return TrainingState(
         step=facts["step"],
         history=[Point(**point) for point in facts["history"]],
         best_step=facts["best_step"],
-        best_validation_loss=facts["best_validation_loss"],
+        best_validation_loss=math.inf if best_loss is None else best_loss,
         **tensors,
     )
 
@@ -148,22 +156,47 @@ def _path_of(folder: Path, step: int) -> Path:
     return folder / f"step-{step:08d}"
 
 
+def _write(folder: Path, state: TrainingState) -> None:
+    for name in TENSOR_FILES:
+        save_file(getattr(state, name), folder / f"{name}.safetensors")
+    facts = {
+        "step": state.step,
+        "best_step": state.best_step,
+        "best_validation_loss": state.best_validation_loss if math.isfinite(state.best_validation_loss) else None,
+        "history": [asdict(point) for point in state.history],
+    }
+    (folder / FACTS).write_text(json.dumps(facts, allow_nan=False))
+    write_durably(folder / MANIFEST, json.dumps(seal(folder)).encode())
+
+
 def _problem(path: Path) -> str | None:
+    """Say what is wrong with a checkpoint folder, or None."""
     try:
         files = json.loads((path / MANIFEST).read_bytes())
-    except (OSError, ValueError):
-        return "its manifest is missing or cut off"
-    for name, entry in files.items():
+        expected = {name: (files[name]["size"], files[name]["sha256"]) for name in sorted(FILES)}
+    except (OSError, ValueError, KeyError, TypeError):
+        return "its manifest is missing, cut off or altered"
+    for name, (size, checksum) in expected.items():
         if not (path / name).is_file():
             return f"{name} is missing"
-        if (path / name).stat().st_size != entry["size"]:
-            return f"{name} has {(path / name).stat().st_size} bytes instead of {entry['size']}"
-        if sha256_of(path / name) != entry["sha256"]:
+        if (path / name).stat().st_size != size:
+            return f"{name} has {(path / name).stat().st_size} bytes instead of {size}"
+        if sha256_of(path / name) != checksum:
             return f"{name} was altered"
     return None
 
 
-def _forget_old(folder: Path, keep: int, best_step: int) -> None:
-    for path in sorted(folder.glob("step-*"))[:-keep]:
-        if path != _path_of(folder, best_step):
+def _forget_old(folder: Path, keep: int) -> None:
+    """Remove all but the `keep` newest checkpoints and those that one of them ends with: each can be gone back to."""
+    paths = sorted(folder.glob("step-*/"))
+    needed = {*paths[-keep:], *(_best_of(folder, path) for path in paths[-keep:])}
+    for path in paths:
+        if path not in needed:
             shutil.rmtree(path)
+
+
+def _best_of(folder: Path, path: Path) -> Path | None:
+    try:
+        return _path_of(folder, json.loads((path / FACTS).read_bytes())["best_step"])
+    except (OSError, ValueError, KeyError, TypeError):  # damaged: it will be passed over when it is looked at
+        return None

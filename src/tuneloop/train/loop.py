@@ -62,8 +62,11 @@ class Fitted:
 
 
 def learning_rate_factor(step: int, total: int, warmup_ratio: float, schedule: Schedule) -> float:
-    """Return what the learning rate is multiplied by at `step` (from 0) of `total`: linear warm-up, then the schedule."""
-    warmup = math.ceil(total * warmup_ratio)
+    """Return what the learning rate is multiplied by at `step` (from 0) of `total`: linear warm-up, then the schedule.
+
+    It is in (0, 1]: neither the first step nor the last is lost.
+    """
+    warmup = min(math.ceil(round(total * warmup_ratio, 6)), total - 1)
     if step < warmup:
         return (step + 1) / (warmup + 1)
     if schedule == "constant":
@@ -91,10 +94,15 @@ class Fit:
     best_adapter: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def run(self) -> Fitted:
-        """Train to the end.
+        """Train to the end. What is random on the way (dropout) depends on the order's seed alone.
 
         Raises: TrainingError: loss or gradient is not finite.
         """
+        with torch.random.fork_rng():
+            torch.manual_seed(self.order.seed)
+            return self._run()
+
+    def _run(self) -> Fitted:
         names, parameters = zip(*((n, p) for n, p in self.model.named_parameters() if p.requires_grad), strict=True)
         optimizer = torch.optim.AdamW(
             parameters, lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay
@@ -121,12 +129,7 @@ class Fit:
         loss = self.objective(batch, backward=True)
         norm = float(torch.nn.utils.clip_grad_norm_(trainable(self.model), settings.max_grad_norm))
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise TrainingError(
-                f"loss {loss} and gradient norm {norm} at optimizer step {self.step + 1}",
-                where=f"examples {', '.join(example.id for example in batch[:4])}, …",
-                hint="Lower train.learning_rate or train.max_grad_norm and look at these examples; "
-                "the checkpoint before this step is kept.",
-            )
+            raise _not_finite(f"loss {loss} and gradient norm {norm} at optimizer step {self.step + 1}", batch)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         before = self.history[-1] if self.history else Point(0, 0, math.nan, None, 0.0, 0.0, 0.0)
@@ -138,6 +141,8 @@ class Fit:
         self.model.eval()
         last = self.history[-1]
         loss = self.objective(self.validation, backward=False) if self.validation else None
+        if loss is not None and not math.isfinite(loss):
+            raise _not_finite(f"validation loss {loss} after optimizer step {self.step}", self.validation)
         self.history[-1] = replace(last, validation_loss=loss)
         adapter = adapter_state(self.model)
         if loss is None or loss < self.best_loss:
@@ -175,3 +180,13 @@ class Fit:
         if patience is None or not self.validation:
             return False
         return self.step - self.best_step >= patience * self.settings.eval_steps
+
+
+def _not_finite(found: str, batch: Sequence[TokenizedExample]) -> TrainingError:
+    shown = ", ".join(example.id for example in batch[:4])
+    return TrainingError(
+        found,
+        where=f"examples {shown}{', …' if len(batch) > 4 else ''}",
+        hint="Lower train.learning_rate or train.max_grad_norm, and look at these examples; "
+        "checkpoints from before this step are kept.",
+    )

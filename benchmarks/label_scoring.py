@@ -1,0 +1,170 @@
+"""Documents per second when the probability of each of 77 labels is wanted, exactly.
+
+SmolLM2-135M-Instruct, fp32, Banking77's messages, an instruction that names all 77 labels. Ours reads the instruction
+once and each message once, and scores the labels as a tree. Two peers: one plain forward pass over prompt and label
+for each label (timed on a few labels of a few messages and scaled to 77, since one message takes minutes), and
+transformers' `generate`, eight messages at a time, which gives one answer and no probabilities. All are measured in
+turn within one process.
+
+The checks compare every message's probabilities with an independent computation: transformers' own key-value cache
+over prompt and labels, and the plain passes with the same labels' scores.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from _measure import banking77, machine, parser, show
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import DynamicCache
+
+from tuneloop.config.schema import ModelConfig
+from tuneloop.infer.labels import LabelTree, score_labels
+from tuneloop.infer.plain import score_candidates
+from tuneloop.infer.session import PrefixSession
+from tuneloop.models import prefix
+from tuneloop.models.load import LoadedModel, load_model
+from tuneloop.models.prompt import TaskPrompt
+from tuneloop.models.rows import common_prefix
+from tuneloop.progress import SILENT
+
+GENERATED_AT_ONCE = 8
+SEPARATE_LABELS = 8
+NEW_TOKENS = 16
+
+
+def main() -> None:
+    """Run the benchmark."""
+    arguments = parser(__doc__ or "")
+    arguments.add_argument("--messages", type=int, default=500)
+    given = arguments.parse_args()
+    bench = _Bench(banking77(given.data), banking77(given.data, "test.csv")[: given.messages])
+    rounds = max(given.rounds, 1)
+    size = -(-len(bench.prompts) // rounds)
+    for at in range(0, len(bench.prompts), size):
+        bench.measure(range(at, min(at + size, len(bench.prompts))))
+        print(f"  {at + size} of {len(bench.prompts)} messages: {bench.speeds}", file=sys.stderr)
+    bench.check_all()
+    speeds = {name: statistics.median(values) for name, values in bench.speeds.items()}
+    show(
+        {
+            "name": "label_scoring",
+            "machine": machine(),
+            "ours": {"docs_per_s": round(speeds["ours"], 3)},
+            "peer": {
+                "separate_docs_per_s": round(speeds["separate"], 5),
+                "generate_docs_per_s": round(speeds["generate"], 3),
+            },
+            "ratio": {
+                "docs_per_s_vs_separate": round(speeds["ours"] / speeds["separate"], 1),
+                "docs_per_s_vs_generate": round(speeds["ours"] / speeds["generate"], 2),
+            },
+            "checks": bench.checks(),
+        },
+        as_json=given.json,
+    )
+
+
+class _Bench:
+    def __init__(self, training: Sequence[Any], messages: Sequence[Any]) -> None:
+        self.loaded: LoadedModel = load_model(ModelConfig(dtype="float32"), SILENT)
+        labels = tuple(sorted({example.label for example in training}))
+        self.task = TaskPrompt("classify", "Name the intent of the customer's message.", labels, ())
+        chat, system = self.loaded.chat, self.task.system()
+        self.prompts = [chat.prompt_ids(system, message.text) for message in messages]
+        self.candidates = [chat.answer_ids([label]) for label in labels]
+        self.tree = LabelTree.build(self.candidates)
+        self.shared = common_prefix(self.prompts)
+        self.scores: dict[int, Tensor] = {}
+        self.speeds: dict[str, list[float]] = {"ours": [], "separate": [], "generate": []}
+        self.plain_errors: list[float] = []
+        self.probability_errors: list[float] = []
+        self.agreements: list[bool] = []
+
+    def measure(self, members: range) -> None:
+        """Measure every side on some of the messages, one side after the other."""
+        self.speeds["ours"].append(self._ours(members))
+        self.speeds["generate"].append(self._generate(list(members)[:GENERATED_AT_ONCE]))
+        self.speeds["separate"].append(self._separate(members[0]))
+
+    def _ours(self, members: range) -> float:
+        prefix.install(self.loaded.model)
+        started = time.perf_counter()
+        session = PrefixSession(self.loaded.model, self.prompts[0][: self.shared])
+        for documents in session.read([self.prompts[m][self.shared :] for m in members], 1024):
+            scored = score_labels(session, documents, self.tree)
+            for place, scores in zip(documents.row.members, scored.log_scores, strict=True):
+                self.scores[members[place]] = scores
+        return len(members) / (time.perf_counter() - started)
+
+    def _separate(self, member: int) -> float:
+        prefix.uninstall(self.loaded.model)
+        labels = random.Random(member).sample(range(len(self.candidates)), SEPARATE_LABELS)
+        started = time.perf_counter()
+        plain = score_candidates(self.loaded.model, self.prompts[member], [self.candidates[i] for i in labels])
+        seconds = (time.perf_counter() - started) / SEPARATE_LABELS * len(self.candidates)
+        self.plain_errors.append(float((plain - self.scores[member][labels]).abs().max()))
+        return 1 / seconds
+
+    @torch.inference_mode()
+    def _generate(self, members: Sequence[int]) -> float:
+        prefix.uninstall(self.loaded.model)
+        tokenizer = self.loaded.chat.tokenizer
+        pad = tokenizer.pad_token_id
+        longest = max(len(self.prompts[m]) for m in members)
+        ids = torch.tensor([[pad] * (longest - len(self.prompts[m])) + self.prompts[m] for m in members])
+        mask = torch.tensor([[0] * (longest - len(self.prompts[m])) + [1] * len(self.prompts[m]) for m in members])
+        started = time.perf_counter()
+        self.loaded.model.generate(  # type: ignore[operator]
+            input_ids=ids,
+            attention_mask=mask,
+            do_sample=False,
+            max_new_tokens=NEW_TOKENS,
+            eos_token_id=self.loaded.chat.end_of_turn_id,
+            pad_token_id=pad,
+            use_cache=True,
+        )
+        return len(members) / (time.perf_counter() - started)
+
+    @torch.inference_mode()
+    def check_all(self) -> None:
+        """Compare every message's probabilities with those that transformers' own cache gives."""
+        model = self.loaded.model
+        prefix.uninstall(model)
+        cache = DynamicCache(config=model.config)
+        model(input_ids=torch.tensor([self.prompts[0][: self.shared]]), past_key_values=cache, use_cache=True)
+        labels = pad_sequence([torch.tensor(c) for c in self.candidates], batch_first=True)
+        counted = pad_sequence([torch.ones(len(c)) for c in self.candidates], batch_first=True)
+        for member, scores in self.scores.items():
+            cache.crop(self.shared)
+            rest = torch.tensor([self.prompts[member][self.shared :]])
+            first = model(input_ids=rest, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
+            wide = DynamicCache(config=model.config)
+            for number, layer in enumerate(cache.layers):
+                expanded = [part.expand(len(labels), -1, -1, -1) for part in (layer.keys, layer.values)]
+                wide.update(*expanded, number)
+            logits = model(input_ids=labels[:, :-1], past_key_values=wide, use_cache=True).logits
+            logits = torch.cat([first.expand(len(labels), -1)[:, None], logits], dim=1).log_softmax(-1)
+            expected = (logits.gather(2, labels[..., None])[..., 0] * counted).sum(1)
+            self.probability_errors.append(float((expected.softmax(0) - scores.softmax(0)).abs().max()))
+            self.agreements.append(bool(expected.argmax() == scores.argmax()))
+
+    def checks(self) -> dict[str, Any]:
+        """Return the agreement figures."""
+        return {
+            "messages": len(self.agreements),
+            "argmax_agreement": sum(self.agreements) / len(self.agreements),
+            "probability_abs_error": max(self.probability_errors),
+            "log_score_abs_error_vs_plain": max(self.plain_errors),
+        }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,208 @@
+"""`tuneloop predict`: the tuned model's answers to new documents."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tuneloop.cli import options
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from tuneloop.artifacts import Artifact
+    from tuneloop.cli.documents import Document
+    from tuneloop.cli.session import Session
+    from tuneloop.records import Prediction
+
+EPILOG = options.example(
+    'tuneloop predict "My card has not arrived yet."',
+    "cat notice.txt | tuneloop predict -",
+    "tuneloop predict --file inbox.csv --column message --output answers.jsonl",
+)
+SHOWN = 20  # answers, of many
+SHOWN_CHARS = 60
+
+Texts = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="TEXT", help="Documents, each in quotes; - is standard input, as one document."),
+]
+File = Annotated[
+    Path | None,
+    typer.Option(
+        "--file", "-f", metavar="FILE", help="Documents in .jsonl, .csv or .parquet, or .txt with one a line."
+    ),
+]
+Column = Annotated[
+    str | None,
+    typer.Option("--column", metavar="NAME", help="The column with the text (default: as in the configuration)."),
+]
+SkipInvalid = Annotated[bool, typer.Option("--skip-invalid", help="Leave out rows of FILE without a usable text.")]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="OUT.jsonl", help="Write one JSON object a document here.")
+]
+Free = Annotated[bool, typer.Option("--free", help="Let the model write anything, instead of choosing a known label.")]
+Run = Annotated[str | None, typer.Option("--run", metavar="ID", help="Use this run (default: the configuration's).")]
+
+
+def predict(
+    texts: Texts = None,
+    file: File = None,
+    column: Column = None,
+    skip_invalid: SkipInvalid = False,
+    output: Output = None,
+    free: Free = False,
+    run: Run = None,
+    config: options.ConfigPath = options.DEFAULT_CONFIG,
+    sets: options.Sets = None,
+    as_json: options.Json = False,
+    dry_run: options.DryRun = False,
+) -> None:
+    """Answer new documents with the tuned model: label, probability, entities, and whether a person should look.
+
+    Settings are given with --set only: a bare KEY=VALUE would be a document here.
+    """
+    from tuneloop.cli.documents import read_documents
+    from tuneloop.cli.session import open_session
+    from tuneloop.loop import stages
+
+    session = open_session(config, None, sets, as_json=as_json)
+    sources = session.config.data.sources
+    documents = read_documents(
+        texts or [],
+        file,
+        column,
+        default_column=sources[0].columns.text if sources else "text",
+        skip_invalid=skip_invalid,
+        progress=session.progress,
+    )
+    _require_writable(output)
+    chosen = _chosen_run(session, run)
+    if dry_run:
+        facts = {"documents": len(documents), "run": chosen.id, "output": str(output) if output else None}
+        session.finish({"dry_run": True, **facts}, f"{len(documents)} documents would be answered by run {chosen.id}.")
+        return
+    predictor = stages.open_predictor(session.config, session.store, session.progress, chosen)
+    with session.progress.task("Answering", len(documents)) as advance:
+        answers = predictor.predict([document.text for document in documents], "free" if free else "closed", advance)
+    rows = [_row(document, answer) for document, answer in zip(documents, answers, strict=True)]
+    if output is not None:
+        _write(output, rows)
+    _finish(session, rows, chosen, output)
+
+
+def _chosen_run(session: Session, id: str | None) -> Artifact:
+    """Return the run that was asked for, or the configuration's."""
+    from tuneloop.errors import UsageError
+    from tuneloop.loop import stages
+
+    if id is None:
+        dataset = stages.find_dataset(session.config, session.store)
+        return stages.find_run(session.config, dataset, session.store, session.progress)
+    run = session.store.get(id)
+    if run.kind != "run":
+        hint = "`tuneloop lineage` lists all artifacts; give the id of one of kind run."
+        raise UsageError(f"{run.id} is an artifact of kind {run.kind!r}, not a run", where=f"--run {id}", hint=hint)
+    return run
+
+
+def _require_writable(output: Path | None) -> None:
+    """Refuse before the model has worked for nothing."""
+    from tuneloop.errors import UsageError
+
+    if output is None:
+        return
+    if output.suffix.lower() not in (".jsonl", ".ndjson"):
+        hint = f"Answers are written as JSON Lines: --output {output.with_suffix('.jsonl')}"
+        raise UsageError(f"the suffix {output.suffix!r} is not .jsonl", where=f"--output {output}", hint=hint)
+    if output.is_dir() or not output.parent.is_dir():
+        found = "this is a folder" if output.is_dir() else f"there is no folder {output.parent}"
+        raise UsageError(found, where=f"--output {output}", hint="Name a file in a folder that exists.")
+
+
+def _row(document: Document, answer: Prediction) -> dict[str, Any]:
+    """Return one answer as it is written: the document's place and text first."""
+    place = {"source": document.source, "row": document.row} if document.row else {}
+    return {**place, "text": document.text, **asdict(answer)}
+
+
+def _write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    from tuneloop.artifacts import write_durably
+
+    write_durably(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+
+
+def _finish(session: Session, rows: Sequence[dict[str, Any]], run: Artifact, output: Path | None) -> None:
+    data = {"predictions": rows, "run": run.id} | ({"output": str(output)} if output else {})
+    threshold = session.config.review.threshold
+    if len(rows) == 1 and output is None:
+        session.finish(data, _one(rows[0], threshold))
+        return
+    routes = Counter(row["route"] for row in rows)
+    count = f"{len(rows):,} documents: {routes['auto']:,} auto, {routes['review']:,} review"
+    lines: list[RenderableType] = [f"{count} (threshold {threshold:g}), answered by run {run.id}"]
+    if output is not None:
+        lines.append(f"  {output}")
+    else:
+        lines = [_many(rows[:SHOWN]), "", *lines]
+        if len(rows) > SHOWN:
+            lines.append(f"The first {SHOWN} are shown; --output FILE.jsonl writes all.")
+    session.finish(data, *lines)
+
+
+def _one(row: dict[str, Any], threshold: float) -> RenderableType:
+    from tuneloop.cli.render import table
+
+    why = "" if row["well_formed"] else "; the answer is malformed"
+    why = why or (f"; under the threshold of {threshold:g}" if row["probability"] < threshold else "")
+    lines = [["probability", _probability(row)], ["route", row["route"] + why]]
+    if row["label"] is not None:
+        lines.insert(0, ["label", _label(row)])
+    if row["entities"] is not None:
+        lines += [[entity["type"], _visible(entity["text"])] for entity in row["entities"]] or [["entities", "none"]]
+        rejected = row["rejected_entities"]
+        lines += [[f"{entity['type']}, not in the text", _visible(entity["text"])] for entity in rejected]
+    return table(None, lines)
+
+
+def _many(rows: Sequence[dict[str, Any]]) -> RenderableType:
+    from tuneloop.cli.render import table
+
+    has_label = any(row["label"] is not None for row in rows)
+    has_entities = any(row["entities"] is not None for row in rows)
+    headings = ["", *(["label"] if has_label else []), "probability", "route", *(["entities"] if has_entities else [])]
+    cells = []
+    for number, row in enumerate(rows, start=1):
+        label = [_label(row)] if has_label else []
+        entities = [_entities(row["entities"] or ())] if has_entities else []
+        shown = [str(row.get("row") or number), *label, _probability(row), row["route"], *entities]
+        cells.append([*shown, _shortened(_visible(row["text"]))])
+    return table([*headings, "document"], cells)
+
+
+def _label(row: dict[str, Any]) -> str:
+    label = _shortened(_visible(row["label"] or "none"))
+    return f"{label} (not in the label set)" if row["invented"] else label
+
+
+def _probability(row: dict[str, Any]) -> str:
+    return f"{row['probability']:.3f}"
+
+
+def _entities(entities: Sequence[dict[str, Any]]) -> str:
+    return "; ".join(f"{entity['type']}: {_visible(entity['text'])}" for entity in entities) or "none"
+
+
+def _visible(text: str) -> str:
+    """Return the text in one line, without characters that could steer a terminal."""
+    return "".join(c if c.isprintable() else "�" for c in " ".join(text.split()))
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS - 1] + "…"
