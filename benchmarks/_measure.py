@@ -35,7 +35,7 @@ def parser(description: str) -> argparse.ArgumentParser:
         default=Path(os.environ.get("TUNELOOP_BANKING77", BESIDE_THE_CHECKOUT)),
         help="folder with Banking77's train.csv and test.csv (PolyAI 2020, CC-BY-4.0), columns text and category",
     )
-    made.add_argument("--rounds", type=int, default=3, help="how often each side is measured")
+    made.add_argument("--rounds", type=int, default=2, help="how often each side is measured")
     return made
 
 

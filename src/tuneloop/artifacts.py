@@ -31,7 +31,7 @@ from filelock import FileLock, Timeout
 from tuneloop.errors import ArtifactError, StorageError
 
 MANIFEST = "manifest.json"
-RECORDED_PACKAGES = ("tuneloop", "torch", "transformers", "peft", "tokenizers", "polars", "scikit-learn", "numpy")
+RECORDED_PACKAGES = ("tuneloop", "torch", "transformers", "peft", "tokenizers", "pyarrow", "numpy")
 MANIFEST_KEYS = {"kind", "id", "parents", "inputs", "summary", "files", "packages", "machine", "finished_at"}
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 

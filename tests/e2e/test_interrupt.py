@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.train.projects import config_of, make_project, store_of, write_yaml
+from tuneloop.cli.endings import explain
 from tuneloop.config.schema import Config
 
 
@@ -34,6 +35,25 @@ def command(config: Config, project: Path, *words: str) -> Iterator[subprocess.P
             yield process
         finally:
             process.kill()
+
+
+def test_a_ctrl_c_that_came_out_as_another_exception_is_still_an_interruption(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # a crash is written below the current folder
+
+    class Interrupted:
+        def __set_name__(self, owner: type, name: str) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises((RuntimeError, KeyboardInterrupt)) as caught:
+        type("Imported", (), {"attribute": Interrupted()})
+    from_python = RuntimeError("Error calling __set_name__")
+    from_python.__cause__ = KeyboardInterrupt()
+    for error in (caught.value, from_python, RuntimeError("KeyboardInterrupt: <EMPTY MESSAGE>")):
+        if isinstance(error, Exception):
+            assert explain(error, ["train"]).exit_code == 130
+    assert explain(RuntimeError("Interrupted by the operator"), ["train"]).exit_code == 1
 
 
 def wait_for_checkpoint(config: Config, process: subprocess.Popen[str]) -> None:
@@ -70,6 +90,6 @@ def test_an_interrupted_training_can_be_gone_on_with_by_the_same_command(
         assert again.stderr is not None
         told = next(line for line in again.stderr if "Going on from" in line)
         again.send_signal(number)
-        again.communicate(timeout=120)
-        assert again.returncode == code
+        _, rest = again.communicate(timeout=120)
+        assert again.returncode == code, rest
     assert f"Going on from the checkpoint at step {newest} of" in told

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import SafetensorError
 
@@ -103,6 +103,7 @@ def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:
     assert steps_in(tmp_path) == [6, 7]
 
 
+@settings(max_examples=25)
 @given(st.lists(st.booleans(), min_size=1, max_size=12), st.integers(1, 4))
 def test_every_kept_checkpoint_can_be_gone_back_to(
     tmp_path_factory: pytest.TempPathFactory, is_best: list[bool], keep: int

@@ -56,6 +56,8 @@ def interrupted(stop: KeyboardInterrupt) -> TuneloopError:
 
 def explain(error: Exception, arguments: Sequence[str]) -> TuneloopError:
     """Return `error` as one that can be printed; what was not foreseen gets its traceback written to a file."""
+    if (stop := _interruption_behind(error)) is not None:
+        return interrupted(stop)
     if isinstance(error, TuneloopError):
         return error
     if isinstance(error, TyperException):
@@ -73,6 +75,18 @@ def explain(error: Exception, arguments: Sequence[str]) -> TuneloopError:
             hint="Lower train.tokens_per_row or model.max_tokens, or set train.gradient_checkpointing=true.",
         )
     return _bug(error, arguments)
+
+
+def _interruption_behind(error: BaseException) -> KeyboardInterrupt | None:
+    """Return the Ctrl-C that another exception was made of, which Python 3.11 does in `__set_name__`, C++ anywhere."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, KeyboardInterrupt):
+            return seen
+        if isinstance(seen, RuntimeError) and str(seen).startswith("KeyboardInterrupt"):
+            return KeyboardInterrupt()
+        seen = seen.__cause__ or seen.__context__
+    return None
 
 
 def _usage_error(error: TyperException, arguments: Sequence[str]) -> UsageError:

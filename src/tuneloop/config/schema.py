@@ -180,6 +180,8 @@ class EvaluateConfig(Section):
     """Items on which answers are also generated freely, to count invented labels."""
     max_new_tokens: Positive = 128
     """Longest answer that is generated; entities of a long document may need more."""
+    tokens_per_row: Positive = 4096
+    """Document tokens read at once: more documents are answered side by side, which is faster and uses more memory."""
     bootstrap_resamples: Annotated[int, Field(ge=100)] = 10_000
     """Resamples behind each interval of a difference: more make its bounds steadier, and take longer."""
     seed: Seed = 13

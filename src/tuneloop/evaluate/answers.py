@@ -74,7 +74,9 @@ def frozen_items(config: Config, dataset: Artifact) -> list[Example]:
 def ask(subject: Subject, config: Config, store: ArtifactStore, progress: Progress) -> Artifact:
     """Return the artifact with the subject's answers, asking the model where they are not there yet."""
     settings = config.evaluate
-    of_no_account = {"subjects", "bootstrap_resamples"} | ({"shots"} if subject.name != "few-shot" else set())
+    of_no_account = {"subjects", "bootstrap_resamples", "tokens_per_row"} | (
+        {"shots"} if subject.name != "few-shot" else set()
+    )
     inputs = {
         "stage_version": STAGE_VERSION,
         "subject": subject.name,
@@ -118,7 +120,7 @@ def _ask_all(subject: Subject, config: Config, build: Build, progress: Progress)
         subject.task(config),
         max_tokens=config.model.max_tokens,
         max_new_tokens=settings.max_new_tokens,
-        tokens_per_row=config.train.tokens_per_row,
+        tokens_per_row=settings.tokens_per_row,
         threshold=config.review.threshold,
     )
     with progress.task(f"{title}: answering", len(texts)) as advance:

@@ -73,21 +73,28 @@ def _continue(
     max_new_tokens: int,
 ) -> list[Generated]:
     ids: list[list[int]] = [[] for _ in lengths]
-    scores: list[list[float]] = [[] for _ in lengths]
     active = list(range(len(lengths)))
+    owners: list[int] = []
+    best_of_steps: list[Tensor] = []
     for step in range(max_new_tokens):
         best, token = log_probabilities.max(-1)
-        for document, score, chosen in zip(active, best.tolist(), token.tolist(), strict=True):
-            ids[document].append(chosen)
-            scores[document].append(score)
-        going = (token != end_id).nonzero()[:, 0]
-        if len(going) == 0 or step == max_new_tokens - 1:
+        owners += active
+        best_of_steps.append(best)
+        chosen = token.tolist()  # the only time in a step that the device is waited for
+        for document, one in zip(active, chosen, strict=True):
+            ids[document].append(one)
+        going = [place for place, one in enumerate(chosen) if one != end_id]
+        if not going or step == max_new_tokens - 1:
             break
         if len(going) < len(active):
-            active = [active[place] for place in going.tolist()]
-            cache, lengths, token = _select(cache, going), lengths[going], token[going]
+            active = [active[place] for place in going]
+            places = torch.tensor(going, device=token.device)
+            cache, lengths, token = _select(cache, places), lengths[places], token[places]
         log_probabilities = _step(session, cache, lengths, token).float().log_softmax(-1)
         lengths = lengths + 1
+    scores: list[list[float]] = [[] for _ in ids]
+    for document, score in zip(owners, torch.cat(best_of_steps).tolist(), strict=True):
+        scores[document].append(score)
     return [
         Generated(tuple(answer[:-1] if answer[-1] == end_id else answer), tuple(score), answer[-1] == end_id)
         for answer, score in zip(ids, scores, strict=True)

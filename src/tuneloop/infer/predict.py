@@ -38,7 +38,8 @@ class Predictor:
     """A loaded model that answers one task.
 
     `tokens_per_row` bounds the tokens computed at once (memory), `threshold` the probability under which an answer is
-    routed to review.
+    routed to review. What the model makes of the instruction is kept from call to call, so its weights must not change
+    in between.
     """
 
     def __init__(

@@ -58,7 +58,7 @@ def open_predictor(config: Config, store: ArtifactStore, progress: Progress, run
         TaskPrompt.from_dict(json.loads((run.path / TASK).read_bytes())),
         max_tokens=config.model.max_tokens,
         max_new_tokens=config.evaluate.max_new_tokens,
-        tokens_per_row=config.train.tokens_per_row,
+        tokens_per_row=config.evaluate.tokens_per_row,
         threshold=config.review.threshold,
     )
 

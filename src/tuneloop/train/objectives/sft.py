@@ -53,15 +53,15 @@ class SharedPrefixLoss:
         with nullcontext() if backward else torch.no_grad():
             states = self._read_prefix()
             leaves = states.detached() if states and backward else states
-            total = 0.0
+            total = torch.zeros((), device=self.model.device)
             for row in plan_rows([len(rest) for rest in rests], self.tokens_per_row, waste=PADDING_WASTE):
                 loss = self._row_loss(row, batch, rests, weights, leaves)
-                total += loss.item()
+                total += loss.detach()
                 if backward:
                     loss.backward()  # type: ignore[no-untyped-call]
             if states and leaves and backward:
                 states.backward_from(leaves)
-        return total
+        return float(total)
 
     def _read_prefix(self) -> KeyValues | None:
         if not self.prefix_ids:
@@ -113,16 +113,16 @@ class PaddedLoss:
         prefix.uninstall(self.model)
         weights = _token_weights(batch, self.normalization)
         order = sorted(range(len(batch)), key=lambda i: -len(batch[i].ids))
-        total, at = 0.0, 0
+        total, at = torch.zeros((), device=self.model.device), 0
         with nullcontext() if backward else torch.no_grad():
             while at < len(order):
                 row = order[at : at + max(self.tokens_per_row // len(batch[order[at]].ids), 1)]
                 at += len(row)
                 loss = self._row_loss([batch[i] for i in row], [weights[i] for i in row])
-                total += loss.item()
+                total += loss.detach()
                 if backward:
                     loss.backward()  # type: ignore[no-untyped-call]
-        return total
+        return float(total)
 
     def _row_loss(self, row: Sequence[TokenizedExample], weights: Sequence[float]) -> Tensor:
         longest = max(len(example.ids) for example in row)
