@@ -149,8 +149,8 @@ class _Bench:
             first = model(input_ids=rest, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
             wide = DynamicCache(config=model.config)
             for number, layer in enumerate(cache.layers):
-                expanded = [part.expand(len(labels), -1, -1, -1) for part in (layer.keys, layer.values)]
-                wide.update(*expanded, number)
+                keys, values = (getattr(layer, part).expand(len(labels), -1, -1, -1) for part in ("keys", "values"))
+                wide.update(keys, values, number)
             logits = model(input_ids=labels[:, :-1], past_key_values=wide, use_cache=True).logits
             logits = torch.cat([first.expand(len(labels), -1)[:, None], logits], dim=1).log_softmax(-1)
             expected = (logits.gather(2, labels[..., None])[..., 0] * counted).sum(1)

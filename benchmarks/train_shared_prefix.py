@@ -2,8 +2,9 @@
 
 Same model (SmolLM2-135M-Instruct), data (Banking77), LoRA (r=16, all linear layers) and precision (fp32) on both sides,
 each measurement in a process of its own, the sides in turn. Ours takes an optimizer step every 32 examples, TRL, as its
-documentation shows it, every 8, its default batch a device (the optimizer's own time is under 1 % of a step); gradient checkpointing, which it switches on by default and which would slow it down,
-is off unless --peer-checkpointing is given. Long prefix: the instruction names all 77 labels. Short prefix: one
+documentation shows it, every 8, its default batch a device (the optimizer's own time is under 1 % of a step). TRL's
+gradient checkpointing, on by default, would slow it down and is off unless --peer-checkpointing is given.
+Long prefix: the instruction names all 77 labels. Short prefix: one
 sentence.
 
 The checks compare loss and gradient with plain one-example-at-a-time training, for two model families.
@@ -27,7 +28,6 @@ from tuneloop.progress import SILENT
 from tuneloop.records import Example
 
 BATCH = 32
-LORA = {"r": 16, "alpha": 32.0}
 LEARNING_RATE = 2e-4
 OURS_EXAMPLES = {"long": 96, "short": 192}
 PEER_EXAMPLES = {"long": 8, "short": 64}
@@ -126,7 +126,7 @@ class _Training:
         loaded = load_model(ModelConfig(base_model=name, dtype="float32"), SILENT)
         self.examples = tokenize(everything[:count], _task(everything, length), loaded.chat, 4096)
         self.prefix = self.examples[0].prompt[: shared_prefix(self.examples)]
-        self.model = add_lora(loaded.model, **LORA, dropout=0.0, target_modules="all-linear", seed=0)
+        self.model = add_lora(loaded.model, r=16, alpha=32, dropout=0.0, target_modules="all-linear", seed=0)
         lean.install(self.model)
         self.inner = loaded.model
         self.loss = SharedPrefixLoss(loaded.model, self.prefix, tokens_per_row=1024)
@@ -163,7 +163,7 @@ def _peer(length: str, given: argparse.Namespace) -> dict[str, Any]:
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import TrainerCallback
-    from trl import SFTConfig, SFTTrainer
+    from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined,unused-ignore]
 
     from tuneloop.models.embedded import embedded_base_model
 
@@ -179,7 +179,7 @@ def _peer(length: str, given: argparse.Namespace) -> dict[str, Any]:
     ]
     clock: list[float] = []
 
-    class Clock(TrainerCallback):  # type: ignore[misc]
+    class Clock(TrainerCallback):
         def on_step_end(self, *args: Any, **kwargs: Any) -> None:
             clock.append(time.perf_counter())
 
@@ -241,7 +241,7 @@ def _errors(length: str, data: Path, folder: Path | None) -> tuple[float, float,
         ids = torch.tensor([example.ids])
         logits = training.inner(input_ids=ids, use_cache=False).logits[0, len(example.prompt) - 1 : -1]
         loss = functional.cross_entropy(logits, torch.tensor(example.answer)) / len(training.examples)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         plain += loss.item()
     expected = [p.grad for p in parameters if p.grad is not None]
     apart = [float((a - b).norm()) for a, b in zip(gradients, expected, strict=True)]
@@ -259,8 +259,15 @@ def _random_qwen2(folder: Path) -> Path:
     tokenizer = AutoTokenizer.from_pretrained(embedded_base_model(SILENT))
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
-    shape = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4, "vocab_size": len(tokenizer)}
-    Qwen2ForCausalLM(Qwen2Config(**shape, num_attention_heads=8, num_key_value_heads=2)).save_pretrained(folder)
+    settings = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=256,
+        intermediate_size=512,
+        num_hidden_layers=4,
+        num_attention_heads=8,
+        num_key_value_heads=2,
+    )
+    Qwen2ForCausalLM(settings).save_pretrained(folder)  # type: ignore[no-untyped-call]
     return folder
 
 
