@@ -90,7 +90,6 @@ def _make(config: Config, dataset: Artifact, checkpoints: Path, build: Build, pr
     lean.install(model)
     if settings.gradient_checkpointing:
         loaded.model.gradient_checkpointing_enable({"use_reentrant": False})
-        loaded.model.enable_input_require_grads()  # type: ignore[no-untyped-call]
     order = Order(len(examples), settings.batch_size, settings.epochs, settings.seed)
     fields = settings.model_dump(include=set(LoopSettings.__dataclass_fields__))
     fit = Fit(model, objective, examples, validation, order, LoopSettings(**fields), checkpoints, progress)
