@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import math
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,13 @@ from typing import Any
 from tuneloop.errors import DataError
 
 DELIMITERS = (",", ";", "\t", "|")
+ROWS_AT_ONCE = 1024  # decoded from Parquet: documents may be long
 LONGEST_FIELD = 2**31 - 1  # the csv module's own limit is 128 KiB, shorter than many documents
+
+
+def normalize(text: str) -> str:
+    """Return the text in NFC, with `\\n` line ends, without white space at both ends: as every model sees texts."""
+    return unicodedata.normalize("NFC", text).replace("\r\n", "\n").replace("\r", "\n").strip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +187,7 @@ def read_parquet(path: Path) -> Table:
         number = 0
         try:
             with pq.ParquetFile(path) as file:
-                for batch in file.iter_batches(columns=None if wanted is None else list(wanted)):
+                for batch in file.iter_batches(ROWS_AT_ONCE, columns=None if wanted is None else list(wanted)):
                     for values in batch.to_pylist():
                         number += 1
                         yield RawRow(source, number, 0, {k: _missing_as_none(v) for k, v in values.items()})

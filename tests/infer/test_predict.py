@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.infer.counting import count_prefix_layers
 from tests.models.loaded import fresh, opened
 from tests.models.tiny import FAMILIES, Family
 from tuneloop.errors import ModelError
@@ -173,14 +174,7 @@ def test_labels_that_a_tokenizer_cannot_tell_apart_are_an_error() -> None:
 
 
 def test_the_instruction_is_read_once_for_several_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[int] = []
-    original = prefix.PrefixPass.attend
-
-    def counted(self: prefix.PrefixPass, layer: int, *parts: Any) -> torch.Tensor:
-        read.append(layer)
-        return original(self, layer, *parts)
-
-    monkeypatch.setattr(prefix.PrefixPass, "attend", counted)
+    read = count_prefix_layers(monkeypatch)
     subject = predictor()
     for document in ("a document", "Another one", "third"):
         subject.predict([document])

@@ -7,7 +7,6 @@ Texts come out in Unicode NFC, with `\\n` line ends and without outer white spac
 from __future__ import annotations
 
 import json
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 
 from tuneloop.errors import DataError, nearest
 from tuneloop.formats import RawRow
+from tuneloop.formats import normalize as normalize
 from tuneloop.records import Dropped, Entity, Example, example_id
 
 TOO_LONG, TOO_SHORT = "too-long", "too-short"
@@ -118,11 +118,6 @@ def refuse(rejected: Sequence[Rejected]) -> None:
     rows = "1 more row is" if others.total() == 1 else f"{others.total()} more rows are"
     more = f" ({rows} invalid: {counted})" if others else ""
     raise DataError(first.dropped.detail + more, where=first.place, hint=first.hint)
-
-
-def normalize(text: str) -> str:
-    """Return the text in NFC, with `\\n` line ends, without white space at both ends."""
-    return unicodedata.normalize("NFC", text).replace("\r\n", "\n").replace("\r", "\n").strip()
 
 
 def _example(raw: RawRow, columns: Columns, rules: Rules) -> Example:

@@ -119,6 +119,10 @@ def _evaluate(size: Size) -> str:
     lines.append(
         f"  free_generation_examples: {FIRST_FREE}  # answers written freely, to count invented labels: the slow part"
     )
+    lines += [
+        "  # regression: cases  # a folder of YAML files with cases that every model must pass, such as",
+        "  #   - {name: …, why: …, text: a document, expect: {label: its label, min_probability: 0.8}}",
+    ]
     return _block(*lines)
 
 

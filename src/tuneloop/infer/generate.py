@@ -7,25 +7,16 @@ heads, D dimensions of a head, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from tuneloop.infer import caches
+from tuneloop.infer.answering import Generated as Generated
 from tuneloop.infer.labels import ScoredLabels
 from tuneloop.infer.session import PrefixSession, ReadDocuments
 from tuneloop.infer.tree import LabelTree
 from tuneloop.models.prefix import AppendPass, KeyValues
-
-
-@dataclass(frozen=True)
-class Generated:
-    """One generated answer: its ids without the end token, and the log-probability of each (end token included)."""
-
-    ids: tuple[int, ...]
-    log_probabilities: tuple[float, ...]
-    is_finished: bool
 
 
 @torch.inference_mode()
@@ -63,7 +54,7 @@ def generate_after_labels(
     cache = caches.widened(caches.rearranged(scored.cache, places), max_new_tokens + 1)
     lengths = torch.tensor([len(row) for row in kept], device=session.device)
     last = torch.tensor([tree.candidates[candidate][-1] for candidate in chosen], device=session.device)
-    logits = _step(session, cache, lengths, last)
+    logits = step(session, cache, lengths, last)
     return _continue(session, cache, lengths + 1, logits.float().log_softmax(-1), end_id, max_new_tokens)
 
 
@@ -79,7 +70,7 @@ def _continue(
     active = list(range(len(lengths)))
     owners: list[int] = []
     best_of_steps: list[Tensor] = []
-    for step in range(max_new_tokens):
+    for number in range(max_new_tokens):
         best, token = log_probabilities.max(-1)
         owners += active
         best_of_steps.append(best)
@@ -87,13 +78,13 @@ def _continue(
         for document, one in zip(active, chosen, strict=True):
             ids[document].append(one)
         going = [place for place, one in enumerate(chosen) if one != end_id]
-        if not going or step == max_new_tokens - 1:
+        if not going or number == max_new_tokens - 1:
             break
         if len(going) < len(active):
             active = [active[place] for place in going]
             places = torch.tensor(going, device=token.device)
             cache, lengths, token = caches.selected(cache, places), lengths[places], token[places]
-        log_probabilities = _step(session, cache, lengths, token).float().log_softmax(-1)
+        log_probabilities = step(session, cache, lengths, token).float().log_softmax(-1)
         lengths = lengths + 1
     scores: list[list[float]] = [[] for _ in ids]
     for document, score in zip(owners, torch.cat(best_of_steps).tolist(), strict=True):
@@ -104,7 +95,7 @@ def _continue(
     ]
 
 
-def _step(session: PrefixSession, cache: KeyValues, lengths: Tensor, tokens: Tensor) -> Tensor:
+def step(session: PrefixSession, cache: KeyValues, lengths: Tensor, tokens: Tensor) -> Tensor:
     """Give each document its next token; returns logits (n, V)."""
     documents = torch.arange(len(lengths), device=lengths.device)
     mask = torch.arange(caches.room_of(cache), device=lengths.device) <= lengths[:, None]

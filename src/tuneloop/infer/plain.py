@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from tuneloop.infer.generate import Generated
+from tuneloop.infer.answering import Generated
 
 
 @torch.inference_mode()

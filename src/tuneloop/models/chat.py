@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 
 from jinja2.exceptions import TemplateError
 
-from tuneloop.errors import ModelError
+from tuneloop.errors import ModelError, UsageError
+from tuneloop.models.disguises import ControlWords
+from tuneloop.records import Message
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -45,19 +47,54 @@ class ChatFormat:
 
         Raises: ModelError: the model's template fails.
         """
-        system, document = self.neutralize(system), self.neutralize(document)
-        if self._takes_system_turn:
-            turns = [{"role": "system", "content": system}, {"role": "user", "content": document}]
-        else:
-            turns = [{"role": "user", "content": f"{system}\n\n{document}"}]
         try:
-            return self._apply(turns, add_generation_prompt=True)
+            return self._apply(self.turns(system, document), add_generation_prompt=True)
         except TemplateError as error:
             raise ModelError(
                 f"its chat template fails: {error}",
                 where=str(self.tokenizer.name_or_path or "tokenizer"),
                 hint="Take the chat template of the original model; it may be damaged here.",
             ) from error
+
+    def turns(self, system: str, document: str) -> list[dict[str, str]]:
+        """Return what the template is given: both texts without control tokens, as one turn where it takes no other."""
+        system, document = self.neutralize(system), self.neutralize(document)
+        if self._takes_system_turn:
+            return [{"role": "system", "content": system}, {"role": "user", "content": document}]
+        return [{"role": "user", "content": f"{system}\n\n{document}"}]
+
+    def render_conversation(self, messages: Sequence[Message]) -> str:
+        """Return a conversation up to the point where the assistant speaks next, control tokens in it broken up.
+
+        Raises: UsageError: the model's template refuses these turns.
+        """
+        try:
+            return self._apply(self.conversation_turns(messages), add_generation_prompt=True)
+        except TemplateError as error:
+            raise UsageError(
+                f"this model's chat template refuses the conversation: {error}",
+                where="messages",
+                hint="Let user and assistant take turns, the user first; a system message comes before both.",
+            ) from error
+
+    def conversation_turns(self, messages: Sequence[Message]) -> list[dict[str, str]]:
+        """Return what the template is given for a conversation; a system message is part of the first turn where the
+        template takes no other.
+        """
+        turns = [{"role": message.role, "content": self.neutralize(message.content)} for message in messages]
+        if not self._takes_system_turn and len(turns) > 1 and turns[0]["role"] == "system":
+            turns[:2] = [{**turns[1], "content": f"{turns[0]['content']}\n\n{turns[1]['content']}"}]
+        return turns
+
+    def conversation_ids(self, messages: Sequence[Message]) -> list[int]:
+        """Return the token ids of the rendered conversation."""
+        return self._encode(self.render_conversation(messages))
+
+    def text_ids(self, text: str) -> list[int]:
+        """Return the token ids of a plain text, control tokens in it broken up, as the beginning of a sequence."""
+        ids = self._encode(self.neutralize(text))
+        bos = self.tokenizer.bos_token_id
+        return [bos, *ids] if self._adds_bos and bos is not None else ids
 
     def prompt_ids(self, system: str, document: str) -> list[int]:
         """Return the token ids of the rendered prompt."""
@@ -86,9 +123,12 @@ class ChatFormat:
         return str(text)
 
     def neutralize(self, text: str) -> str:
-        """Return `text` with every control token broken by a space, and half surrogates, which no token has, as ?."""
-        text = text.encode("utf-8", "replace").decode("utf-8")
-        return self._control_pattern.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
+        """Return `text` with every control token broken by a space, and half surrogates, which no token has, as ?.
+
+        Also those are broken that only a tokenizer's normaliser would make of invisible or fullwidth characters. Text
+        without any is returned as it is, character for character.
+        """
+        return self._control_words.broken_up(text.encode("utf-8", "replace").decode("utf-8"))
 
     @cached_property
     def end_of_turn_id(self) -> int:
@@ -128,10 +168,14 @@ class ChatFormat:
         return {str(token) for token in added if token.special} | set(self.tokenizer.all_special_tokens)
 
     @cached_property
-    def _control_pattern(self) -> re.Pattern[str]:
-        words = self._special_tokens | self._markers
-        longest_first = sorted((word for word in words if len(word) > 1), key=lambda word: (-len(word), word))
-        return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+    def _control_words(self) -> ControlWords:
+        return ControlWords(self._special_tokens | self._markers, any_case=self._is_lowercasing)
+
+    @cached_property
+    def _is_lowercasing(self) -> bool:
+        """Whether the tokenizer would read <|IM_END|> as it reads <|im_end|>."""
+        normalizer = self.tokenizer.backend_tokenizer.normalizer if self.tokenizer.is_fast else None
+        return normalizer is not None and "probe" in normalizer.normalize_str("PROBE")
 
     @cached_property
     def _markers(self) -> set[str]:

@@ -31,9 +31,17 @@ def install(model: nn.Module) -> Counter[str]:
         for kind, propose in (("norm", _lean_norm), ("mlp", _lean_mlp), ("lora", _lean_lora)):
             forward, width = propose(module)
             if forward is not None and _agrees(module, forward, width):
+                forward.is_lean = True  # type: ignore[attr-defined]
                 module.forward = forward
                 replaced[kind] += 1
     return replaced
+
+
+def uninstall(model: nn.Module) -> None:
+    """Give every layer its own code back: before layers are exchanged for others, as adding an adapter does."""
+    for module in model.modules():
+        if getattr(vars(module).get("forward"), "is_lean", False):
+            del module.forward
 
 
 def _agrees(module: nn.Module, forward: Forward, width: int) -> bool:
@@ -96,19 +104,28 @@ def _lean_lora(module: Any) -> tuple[Forward | None, int]:
     base = getattr(module, "base_layer", None)
     if type(base) is not nn.Linear or not hasattr(module, "lora_A") or len(module.active_adapters) != 1:
         return None, 0
-    (name,) = module.active_adapters
-    if name not in module.lora_A or not _is_plain_lora(module, base, name):
+    parts = {name: (module.lora_A[name], module.lora_B[name]) for name in module.lora_A}
+    parts = {name: part for name, part in parts.items() if _is_simple(*part, base.weight.dtype)}
+    (active,) = module.active_adapters
+    if active not in parts or not _is_plain_lora(module, base, active):
         return None, 0
-    down, up, original = module.lora_A[name], module.lora_B[name], _own_forward(module)
-    if down.bias is not None or up.bias is not None or down.weight.dtype != base.weight.dtype:
-        return None, 0
+    original = _own_forward(module)
 
     def forward(hidden: Tensor) -> Tensor:
-        if not _is_plain_lora(module, base, name):
+        name = module.active_adapters[0] if module.active_adapters else ""
+        part = parts.get(name)
+        if part is None or not _is_plain_lora(module, base, name):
             return original(hidden)
+        down, up = part
         return _LoraLinear.apply(hidden, base.weight, base.bias, down.weight, up.weight, module.scaling[name])  # type: ignore[no-any-return,no-untyped-call]
 
     return forward, base.in_features
+
+
+def _is_simple(down: nn.Module, up: nn.Module, dtype: torch.dtype) -> bool:
+    weight = getattr(down, "weight", None)
+    has_bias = getattr(down, "bias", None) is not None or getattr(up, "bias", None) is not None
+    return isinstance(weight, Tensor) and weight.dtype == dtype and not has_bias
 
 
 def _is_plain_lora(module: Any, base: nn.Linear, name: str) -> bool:

@@ -18,6 +18,7 @@ from tuneloop.errors import ModelError, NetworkError, UnsafeModelError, nearest
 from tuneloop.hardware import choose_dtype, measure
 from tuneloop.models.chat import ChatFormat
 from tuneloop.models.embedded import embedded_base_model
+from tuneloop.models.quantized import loading_options
 from tuneloop.progress import Progress
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 EMBEDDED = "embedded"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
-HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "README.md", "LICEN*", "NOTICE*"]
 FINGERPRINTED = {".json", ".safetensors", ".bin", ".model", ".jinja", ".txt"}
 SMALL_FILE_BYTES = 32 << 20
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.pkl")
@@ -70,7 +71,7 @@ def load_model(config: ModelConfig, progress: Progress, adapter: Path | None = N
     hardware = measure()
     device = torch.device(hardware.best_device.torch_name)
     dtype: torch.dtype = getattr(torch, choose_dtype(hardware, config.dtype))
-    tokenizer, model = _open(folder, dtype, config)
+    tokenizer, model = open_folder(folder, dtype, config)
     model.config.use_cache = False
     if adapter is not None:
         model = _with_adapter(model, adapter)
@@ -81,16 +82,17 @@ def load_model(config: ModelConfig, progress: Progress, adapter: Path | None = N
     return LoadedModel(model, ChatFormat(tokenizer), device, dtype)
 
 
-def _open(folder: Path, dtype: torch.dtype, config: ModelConfig) -> tuple[Any, Any]:
+def open_folder(folder: Path, dtype: torch.dtype, config: ModelConfig) -> tuple[Any, Any]:
     """Return tokenizer and model of a folder, every weight of it from the folder's files."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     options: dict[str, Any] = {"trust_remote_code": config.trust_remote_code, "local_files_only": True}
     safetensors = None if config.allow_pickle else True  # None takes safetensors where there are some
+    packed = loading_options(folder, trust_remote_code=config.trust_remote_code)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, use_safetensors=safetensors, output_loading_info=True, **options
+            folder, dtype=dtype, use_safetensors=safetensors, output_loading_info=True, **options, **packed
         )
     except MemoryError:
         raise
@@ -234,18 +236,23 @@ def _like(name: str) -> str:
     return nearest(name, [EMBEDDED, *(str(path) for path in siblings if path.is_dir())])
 
 
-def _with_adapter(model: PreTrainedModel, adapter: Path) -> Any:
-    from peft import PeftModel
-
+def check_adapter(adapter: Path) -> None:
+    """Raise ModelError where a folder holds no adapter in PEFT's layout with safe weights."""
     if not (adapter / "adapter_model.safetensors").exists():
         raise ModelError(
             "this adapter folder has no adapter_model.safetensors",
             where=str(adapter),
             hint="Train again, or give the folder of a finished run.",
         )
+
+
+def _with_adapter(model: PreTrainedModel, adapter: Path) -> Any:
+    from peft import PeftModel
+
+    check_adapter(adapter)
     try:
         return PeftModel.from_pretrained(model, str(adapter)).get_base_model()
-    except Exception as error:  # as in `_open`: also shapes that do not fit
+    except Exception as error:  # as in `open_folder`: also shapes that do not fit
         first_line = next(iter(str(error).splitlines()), type(error).__name__)
         raise ModelError(
             f"the adapter cannot be loaded: {first_line}",

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tuneloop.models.beginnings import common_prefix as common_prefix
 from tuneloop.models.prefix import Block
 
 
@@ -97,12 +98,3 @@ def split_blocks(blocks: Sequence[Block], at_most: int) -> Iterator[tuple[Block,
                 group, room = [], at_most
     if group:
         yield tuple(group)
-
-
-def common_prefix(sequences: Sequence[Sequence[int]]) -> int:
-    """Return how many first tokens all sequences share, leaving at least one token to each."""
-    if not sequences:
-        return 0
-    first, last = min(map(tuple, sequences)), max(map(tuple, sequences))  # in dictionary order, these differ first
-    limit = max(min(map(len, sequences)) - 1, 0)
-    return next((i for i in range(limit) if first[i] != last[i]), limit)
