@@ -1,0 +1,1 @@
+"""The files that bring an exported form to where it runs: each target's files from templates, values escaped."""
