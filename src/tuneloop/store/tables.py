@@ -1,5 +1,8 @@
 """The tables. Rows are added and never changed: who changes their mind adds a row, and the latest one counts.
 
+Three things do change: a key expires, is revoked and is used; the text of a served prediction can be removed; and rows
+of the log are deleted when their time is over.
+
 `HEAD` is the newest migration. A change here needs a new file in `migrations/versions/` and a new `HEAD`.
 """
 
@@ -8,16 +11,32 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, Literal, get_args
 
-from sqlalchemy import CheckConstraint, DateTime, Dialect, ForeignKey, Index, MetaData, String, UniqueConstraint
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    UniqueConstraint,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
-HEAD = "0001"
+HEAD = "0002"
+
+LongId = BigInteger().with_variant(Integer, "sqlite")
+"""Ids of a table that may see more than two thousand million rows; SQLite counts only `INTEGER` up by itself."""
 
 RaterKind = Literal["person", "model"]
 Side = Literal["a", "b"]
 Choice = Literal["left", "right", "tie", "both_bad", "malformed"]
 """What was said about two answers as they were shown. `malformed`: a judge model's reply that is no verdict."""
+Redaction = Literal["none", "mask", "hash", "drop"]
+"""What happened to a text before it was stored, or later."""
 
 # Names for constraints, so that a later migration can change them on every kind of database.
 CONVENTION = {
@@ -163,3 +182,75 @@ class Rating(Base):
     form_id: Mapped[int] = mapped_column(ForeignKey("rating_forms.id"))
     criterion: Mapped[str]
     score: Mapped[int]
+
+
+class ApiKey(Base):
+    """A key to the service: who holds it may do what `scopes` says (words with spaces between), until it expires.
+
+    `hash` is the SHA-256 of the secret in hexadecimal; the secret itself is nowhere. `replaces` is the key that this
+    one was made from by rotation. Quotas are per minute; None is the configuration's.
+    """
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    name: Mapped[str]
+    hash: Mapped[str] = mapped_column(String(64))
+    scopes: Mapped[str]
+    requests_per_minute: Mapped[int | None]
+    tokens_per_minute: Mapped[int | None]
+    replaces: Mapped[str | None] = mapped_column(ForeignKey("api_keys.id"))
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]
+
+
+class ServedPrediction(Base):
+    """One document that the service answered. `caller` is the id of a key, or `local` where none is needed.
+
+    `text` is what the redaction left of the document, `text_sha256` identifies it (both None where it was dropped);
+    `entities` is a JSON list of objects with type, text, start and end (None: not asked for).
+    """
+
+    __tablename__ = "served_predictions"
+    __table_args__ = (
+        UniqueConstraint("request_id", "item"),
+        CheckConstraint(f"redaction IN {get_args(Redaction)!r}", name="redaction"),
+    )
+
+    id: Mapped[int] = mapped_column(LongId, primary_key=True)
+    request_id: Mapped[str] = mapped_column(String(64))
+    item: Mapped[int]
+    created_at: Mapped[datetime] = mapped_column(default=now, index=True)
+    caller: Mapped[str]
+    model: Mapped[str]
+    version: Mapped[str]
+    text: Mapped[str | None]
+    text_sha256: Mapped[str | None] = mapped_column(String(64))
+    redaction: Mapped[Redaction] = mapped_column(String)
+    label: Mapped[str | None]
+    probability: Mapped[float]
+    route: Mapped[str]
+    reason: Mapped[str]
+    entities: Mapped[str | None]
+    latency_s: Mapped[float]
+    tokens: Mapped[int]
+
+
+class Feedback(Base):
+    """The right answer to one served document, as someone gave it: `label` and `entities` (JSON), or one of them.
+
+    None means: nothing said about it. The latest row of a prediction counts.
+    """
+
+    __tablename__ = "feedback"
+    __table_args__ = (Index(None, "prediction_id", "id"),)
+
+    id: Mapped[int] = mapped_column(LongId, primary_key=True)
+    prediction_id: Mapped[int] = mapped_column(LongId, ForeignKey("served_predictions.id"))
+    label: Mapped[str | None]
+    entities: Mapped[str | None]
+    caller: Mapped[str]
+    comment: Mapped[str] = mapped_column(default="")
+    created_at: Mapped[datetime] = mapped_column(default=now)
