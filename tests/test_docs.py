@@ -66,7 +66,7 @@ def test_every_command_takes_json_and_every_command_with_settings_takes_config_a
         if not hasattr(command, "commands"):
             assert "--json" in options, command.name
             assert ("--config" in options) == ("--set" in options), command.name
-            takes_words = bool({"overrides", "subjects"} & {parameter.name for parameter in command.params})
+            takes_words = bool({"overrides", "subjects", "names"} & {parameter.name for parameter in command.params})
             assert takes_words == ("--set" in options and command.name != "predict")  # its words are documents
 
 

@@ -25,6 +25,8 @@ GROUND_FLOOR = (
     "wheels",
     "dataset",
     "runs",
+    "forms",
+    "environments",
     "stats",
     "metrics",
     "hardware",
@@ -34,7 +36,7 @@ GROUND_FLOOR = (
     "infer",
 )
 # Rooms meet through artifacts on disk, never through imports.
-ROOMS = ("data", "train", "evaluate")
+ROOMS = ("data", "train", "evaluate", "export", "serve")
 # These may import rooms, and each what stands before it.
 UPSTAIRS = ("loop", "demo")
 ENTRANCE = ("cli", "__main__")
@@ -52,6 +54,8 @@ HEAVY = (
     "gguf",
     "sqlalchemy",
     "alembic",
+    "fastapi",
+    "uvicorn",
 )
 
 

@@ -4,7 +4,8 @@ import pytest
 
 from tuneloop.config.load import load_config
 from tuneloop.config.problems import all_keys
-from tuneloop.config.schema import Config, Section
+from tuneloop.config.schema import Config
+from tuneloop.config.section import Section
 from tuneloop.errors import ConfigError
 
 

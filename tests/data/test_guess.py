@@ -106,6 +106,12 @@ def test_many_rows_are_tried_in_part_first_and_few_are_all_taken(tmp_path: Path)
     assert few.train.learning_rate == many.train.learning_rate == 1e-3
 
 
+def test_the_cases_that_every_model_must_pass_are_mentioned(tmp_path: Path) -> None:
+    rows = [{"text": message(n), "label": "ab"[n % 2]} for n in range(20)]
+    text = guess_config(write(tmp_path / "a.csv", rows)).config_text
+    assert yaml.safe_load(text.replace("# regression: cases", "regression: cases"))["evaluate"]["regression"] == "cases"
+
+
 def test_long_documents_make_the_first_try_smaller() -> None:
     sizes = [Size(10_000, chars).first_examples for chars in (20, 400, 2_000, 100_000)]
     assert sizes == sorted(sizes, reverse=True)

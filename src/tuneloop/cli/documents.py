@@ -9,12 +9,14 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuneloop.errors import DataError, UsageError, nearest
 
 if TYPE_CHECKING:
+    from tuneloop.data.validate import Rejected, Validated
     from tuneloop.formats import RawRow
     from tuneloop.progress import Progress
 
@@ -22,6 +24,7 @@ STDIN = "-"
 OR_SKIP = "or add --skip-invalid to leave such rows out"
 LINE = "line"  # what the only column of a text file is called in messages
 TEXT_SUFFIXES = (".txt", ".text")
+ROWS_AT_ONCE = 1000  # read and checked; Parquet is never held as a whole, other formats are
 HOW_TO_GIVE_ONE = 'Give a text in quotes (tuneloop predict "…"), a file with --file, or - to read standard input.'
 
 
@@ -54,7 +57,9 @@ def read_documents(
         found = "both documents and --file are given" if words else "no document is given"
         raise UsageError(found, where="tuneloop predict", hint=HOW_TO_GIVE_ONE)
     if file is not None:
-        return _in_file(file, column or default_column, skip_invalid, progress)
+        found_there = DocumentFile(file, column or default_column)
+        found_there.count(skip_invalid=skip_invalid, progress=progress)
+        return list(found_there)
     if column is not None:
         hint = "Leave --column out, or name a file with --file."
         raise UsageError("there is no file that could have columns", where=f"--column {column}", hint=hint)
@@ -98,21 +103,59 @@ def _standard_input() -> str:
         ) from error
 
 
-def _in_file(path: Path, column: str, skip_invalid: bool, progress: Progress) -> list[Document]:
-    from tuneloop.data.validate import OR_DROP, Columns, Rules, refuse, validate_rows
+@dataclass(frozen=True)
+class DocumentFile:
+    """A file of documents, which can be gone through as often as needed."""
 
-    is_lines = path.suffix.lower() in TEXT_SUFFIXES
-    rows = _lines(path) if is_lines else _rows(path, column)
-    checked = validate_rows(rows, Columns(LINE if is_lines else column), Rules())
-    if not skip_invalid:
-        refuse([replace(row, hint=row.hint.replace(OR_DROP, OR_SKIP)) for row in checked.rejected])
-    elif checked.rejected:
-        reasons = Counter(row.dropped.reason for row in checked.rejected)
-        counted = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
-        progress.say(f"{path.name}: rows without a usable text are left out ({counted}).")
-    if not checked.examples:
-        raise DataError("there are no documents in the file", where=str(path), hint="Give a file with one or more.")
-    return [Document(example.text, example.source, example.row) for example in checked.examples]
+    path: Path
+    column: str
+
+    def count(self, *, skip_invalid: bool, progress: Progress) -> int:
+        """Check every row, and return how many documents there are.
+
+        Raises: UsageError: the column or the format does not exist; DataError: a row has no usable text and
+            `skip_invalid` is not set, or there is no document at all.
+        """
+        from tuneloop.data.validate import OR_DROP, refuse
+
+        documents = 0
+        rejected: list[Rejected] = []
+        for checked in self._checked():
+            documents += len(checked.examples)
+            rejected += checked.rejected
+        if not skip_invalid:
+            refuse([replace(row, hint=row.hint.replace(OR_DROP, OR_SKIP)) for row in rejected])
+        elif rejected:
+            reasons = Counter(row.dropped.reason for row in rejected)
+            counted = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
+            progress.say(f"{self.path.name}: rows without a usable text are left out ({counted}).")
+        if not documents:
+            hint = "Give a file with one or more."
+            raise DataError("there are no documents in the file", where=str(self.path), hint=hint)
+        return documents
+
+    def __iter__(self) -> Iterator[Document]:
+        """Yield the documents in order, without the rows that have no usable text."""
+        for checked in self._checked():
+            for example in checked.examples:
+                yield Document(example.text, example.source, example.row)
+
+    def _checked(self) -> Iterator[Validated]:
+        from tuneloop.data.validate import Columns, Rules, validate_rows
+
+        is_lines = self.path.suffix.lower() in TEXT_SUFFIXES
+        rows = _lines(self.path) if is_lines else _rows(self.path, self.column)
+        columns = Columns(LINE if is_lines else self.column)
+        while batch := list(islice(rows, ROWS_AT_ONCE)):
+            yield validate_rows(batch, columns, Rules())
+
+
+def names_a_file(word: str) -> bool:
+    """Say whether a word of the command line is the name of a data file and not a document."""
+    from tuneloop.sources import FORMAT_OF_SUFFIX
+
+    has_suffix = Path(word).suffix.lower() in (*FORMAT_OF_SUFFIX, *TEXT_SUFFIXES)
+    return has_suffix and not any(map(str.isspace, word))
 
 
 def _lines(path: Path) -> Iterator[RawRow]:

@@ -24,13 +24,20 @@ from tuneloop.cli import (
     config,
     data,
     demo,
+    deploy,
     doctor,
+    environment,
     evaluate,
+    export,
     gate,
     init,
     judge,
+    keys,
     lineage,
+    parity,
     predict,
+    requests,
+    serve,
     train,
 )
 from tuneloop.cli.endings import explain, interrupted
@@ -61,7 +68,14 @@ ORDER = [
     "gate",
     "judge",
     "blind",
+    "export",
+    "parity",
+    "deploy",
     "predict",
+    "serve",
+    "keys",
+    "requests",
+    "environment",
     "lineage",
     "config",
 ]
@@ -111,7 +125,16 @@ app.command("compare", epilog=compare.EPILOG, short_help="Let any models answer 
 app.command("gate", epilog=gate.EPILOG, short_help="Decide whether a candidate may replace the champion.")(gate.gate)
 app.command("judge", epilog=judge.EPILOG, short_help="Let a model compare or rate answers.")(judge.judge)
 app.add_typer(blind.app, name="blind")
+app.command("export", epilog=export.EPILOG, short_help="Write the model in forms that others can use.")(export.export)
+app.command("parity", epilog=parity.EPILOG, short_help="Check that forms, engines and services answer alike.")(
+    parity.parity
+)
+app.command("deploy", epilog=deploy.EPILOG, short_help="Write what an export needs to run elsewhere.")(deploy.deploy)
 app.command("predict", epilog=predict.EPILOG, short_help="Answer new documents.")(predict.predict)
+app.add_typer(keys.app, name="keys")
+app.add_typer(requests.app, name="requests")
+app.add_typer(environment.app, name="environment")
+app.command("serve", epilog=serve.EPILOG, short_help="Answer over HTTP.")(serve.serve)
 app.command("lineage", epilog=lineage.EPILOG, short_help="Show what an artifact was made from.")(lineage.lineage)
 app.add_typer(config.app, name="config")
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,13 +25,19 @@ EPILOG = options.example(
     'tuneloop predict "My card has not arrived yet."',
     "cat notice.txt | tuneloop predict -",
     "tuneloop predict --file inbox.csv --column message --output answers.jsonl",
+    "tuneloop predict big.parquet   # writes big.answers.parquet; run it again if it was interrupted",
 )
 SHOWN = 20  # answers, of many
 SHOWN_CHARS = 60
+CHUNK = 128
 
 Texts = Annotated[
     list[str] | None,
-    typer.Argument(metavar="TEXT", help="Documents, each in quotes; - is standard input, as one document."),
+    typer.Argument(
+        metavar="TEXT",
+        help="Documents, each in quotes; - is standard input, as one document. Or a data file: its answers go to "
+        "NAME.answers.parquet (or .jsonl) beside it.",
+    ),
 ]
 File = Annotated[
     Path | None,
@@ -46,7 +51,24 @@ Column = Annotated[
 ]
 SkipInvalid = Annotated[bool, typer.Option("--skip-invalid", help="Leave out rows of FILE without a usable text.")]
 Output = Annotated[
-    Path | None, typer.Option("--output", "-o", metavar="OUT.jsonl", help="Write one JSON object a document here.")
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="OUT.jsonl",
+        help="Write one row a document here, as .jsonl or .parquet. Answers to a FILE are kept in OUT.jsonl.partial as "
+        "they come: after an interruption the same command goes on from there.",
+    ),
+]
+Restart = Annotated[bool, typer.Option("--restart", help="Forget the unfinished answers of an interrupted command.")]
+Chunk = Annotated[
+    int,
+    typer.Option(
+        "--chunk",
+        metavar="N",
+        min=1,
+        help="Documents of FILE that are answered and kept together: more are faster, and more is lost when killed.",
+    ),
 ]
 Free = Annotated[bool, typer.Option("--free", help="Let the model write anything, instead of choosing a known label.")]
 Run = Annotated[str | None, typer.Option("--run", metavar="ID", help="Use this run (default: the configuration's).")]
@@ -60,6 +82,8 @@ def predict(
     output: Output = None,
     free: Free = False,
     run: Run = None,
+    restart: Restart = False,
+    chunk: Chunk = CHUNK,
     config: options.ConfigPath = options.DEFAULT_CONFIG,
     sets: options.Sets = None,
     as_json: options.Json = False,
@@ -70,21 +94,28 @@ def predict(
     Settings are given with --set only: a bare KEY=VALUE would be a document here.
     """
     from tuneloop.cli.documents import read_documents
-    from tuneloop.cli.session import open_session
+    from tuneloop.cli.session import chosen_run, open_session
     from tuneloop.loop import stages
 
     session = open_session(config, None, sets, as_json=as_json)
+    texts, file, output = _with_positional_file(texts or [], file, output)
+    if file is not None and output is not None and not texts:
+        from tuneloop.cli.predict_file import Batch, predict_file
+
+        batch = Batch(file, column, output, run, is_free=free, skip_invalid=skip_invalid, restart=restart, chunk=chunk)
+        predict_file(session, batch, dry_run=dry_run)
+        return
     sources = session.config.data.sources
     documents = read_documents(
-        texts or [],
+        texts,
         file,
         column,
         default_column=sources[0].columns.text if sources else "text",
         skip_invalid=skip_invalid,
         progress=session.progress,
     )
-    _require_writable(output)
-    chosen = _chosen_run(session, run)
+    require_writable(output)
+    chosen = chosen_run(session, run)
     if dry_run:
         facts = {"documents": len(documents), "run": chosen.id, "output": str(output) if output else None}
         session.finish({"dry_run": True, **facts}, f"{len(documents)} documents would be answered by run {chosen.id}.")
@@ -95,51 +126,47 @@ def predict(
         answers = predictor.predict([document.text for document in documents], "free" if free else "closed", advance)
     if policy is not None:
         answers = policy.apply(answers)
-    rows = [_row(document, answer) for document, answer in zip(documents, answers, strict=True)]
+    rows = [answer_row(document, answer) for document, answer in zip(documents, answers, strict=True)]
     if output is not None:
-        _write(output, rows)
+        from tuneloop.infer.batch.output import write_rows
+
+        write_rows(output, rows)
     _finish(session, rows, chosen, output, is_calibrated=policy is not None)
 
 
-def _chosen_run(session: Session, id: str | None) -> Artifact:
-    """Return the run that was asked for, or the configuration's."""
-    from tuneloop.errors import UsageError
-    from tuneloop.loop import stages
+def _with_positional_file(
+    words: list[str], file: Path | None, output: Path | None
+) -> tuple[list[str], Path | None, Path | None]:
+    """Return (documents, file, output), where a single word that names a data file is that file."""
+    from tuneloop.cli.documents import names_a_file
 
-    if id is None:
-        dataset = stages.find_dataset(session.config, session.store)
-        return stages.find_run(session.config, dataset, session.store, session.progress)
-    run = session.store.get(id)
-    if run.kind != "run":
-        hint = "`tuneloop lineage` lists all artifacts; give the id of one of kind run."
-        raise UsageError(f"{run.id} is an artifact of kind {run.kind!r}, not a run", where=f"--run {id}", hint=hint)
-    return run
+    if file is not None or len(words) != 1 or not names_a_file(words[0]):
+        return words, file, output
+    path = Path(words[0])
+    suffix = ".parquet" if path.suffix.lower() in (".parquet", ".pq") else ".jsonl"
+    return [], path, output or path.with_name(f"{path.stem}.answers{suffix}")
 
 
-def _require_writable(output: Path | None) -> None:
+def require_writable(output: Path | None) -> None:
     """Refuse before the model has worked for nothing."""
     from tuneloop.errors import UsageError
 
     if output is None:
         return
-    if output.suffix.lower() not in (".jsonl", ".ndjson"):
-        hint = f"Answers are written as JSON Lines: --output {output.with_suffix('.jsonl')}"
-        raise UsageError(f"the suffix {output.suffix!r} is not .jsonl", where=f"--output {output}", hint=hint)
+    if output.suffix.lower() not in (".jsonl", ".ndjson", ".parquet", ".pq"):
+        hint = f"Answers are written as JSON Lines or Parquet: --output {output.with_suffix('.jsonl')}"
+        raise UsageError(
+            f"the suffix {output.suffix!r} is not .jsonl or .parquet", where=f"--output {output}", hint=hint
+        )
     if output.is_dir() or not output.parent.is_dir():
         found = "this is a folder" if output.is_dir() else f"there is no folder {output.parent}"
         raise UsageError(found, where=f"--output {output}", hint="Name a file in a folder that exists.")
 
 
-def _row(document: Document, answer: Prediction) -> dict[str, Any]:
+def answer_row(document: Document, answer: Prediction) -> dict[str, Any]:
     """Return one answer as it is written: the document's place and text first."""
     place = {"source": document.source, "row": document.row} if document.row else {}
     return {**place, "text": document.text, **asdict(answer)}
-
-
-def _write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    from tuneloop.artifacts import write_durably
-
-    write_durably(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
 
 
 def _finish(
@@ -152,10 +179,7 @@ def _finish(
         session.finish(data, _one(rows[0], review, is_calibrated=is_calibrated))
         return
     routes = Counter(row["route"] for row in rows)
-    count = f"{len(rows):,} documents: {routes['auto']:,} auto, {routes['review']:,} review"
-    rule = f"threshold {review.threshold:g}" if review.threshold is not None else _promised(review)
-    rule += "; probabilities calibrated" if is_calibrated else ""
-    lines: list[RenderableType] = [f"{count} ({rule}), answered by run {run.id}"]
+    lines: list[RenderableType] = [summary_line(routes, review, run, is_calibrated=is_calibrated)]
     if output is not None:
         lines.append(f"  {output}")
     else:
@@ -163,6 +187,14 @@ def _finish(
         if len(rows) > SHOWN:
             lines.append(f"The first {SHOWN} are shown; --output FILE.jsonl writes all.")
     session.finish(data, *lines)
+
+
+def summary_line(routes: Mapping[str, int], review: ReviewConfig, run: Artifact, *, is_calibrated: bool) -> str:
+    """Return how many documents have which route, by which rule, and who answered them."""
+    auto, to_people = routes.get("auto", 0), routes.get("review", 0)
+    rule = f"threshold {review.threshold:g}" if review.threshold is not None else _promised(review)
+    rule += "; probabilities calibrated" if is_calibrated else ""
+    return f"{auto + to_people:,} documents: {auto:,} auto, {to_people:,} review ({rule}), answered by run {run.id}"
 
 
 def _one(row: dict[str, Any], review: ReviewConfig, *, is_calibrated: bool) -> RenderableType:

@@ -14,7 +14,7 @@ from tuneloop.cli.options import DEFAULT_CONFIG
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from tuneloop.artifacts import ArtifactStore
+    from tuneloop.artifacts import Artifact, ArtifactStore
     from tuneloop.config.schema import Config
     from tuneloop.progress import Progress
 
@@ -82,3 +82,21 @@ def split_id(word: str | None, overrides: list[str] | None) -> tuple[str | None,
     if word is not None and "=" in word:
         return None, [word, *(overrides or [])]
     return word, overrides or []
+
+
+def chosen_run(session: Session, id: str | None) -> Artifact:
+    """Return the run whose id begins with `id`, or without one the run that the configuration describes.
+
+    Raises: ArtifactError: it is not there; UsageError: the id is that of something else.
+    """
+    from tuneloop.errors import UsageError
+    from tuneloop.loop import stages
+
+    if id is None:
+        dataset = stages.find_dataset(session.config, session.store)
+        return stages.find_run(session.config, dataset, session.store, session.progress)
+    run = session.store.get(id)
+    if run.kind != "run":
+        hint = "`tuneloop lineage` lists all artifacts; give the id of one of kind run."
+        raise UsageError(f"{run.id} is an artifact of kind {run.kind!r}, not a run", where=f"--run {id}", hint=hint)
+    return run

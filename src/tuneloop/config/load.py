@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from tuneloop.config.document import Document, apply_overrides, read_document
+from tuneloop.config.environments import EnvironmentsConfig
 from tuneloop.config.problems import KeyPath, Problem, explain, refusal
 from tuneloop.config.schema import Config, StoreConfig
 
@@ -86,6 +87,9 @@ def _anchor_paths(values: dict[str, Any], folder: Path) -> None:
         _anchor(model, "base_model", folder)
     if isinstance(review, dict):
         _anchor(review, "foreign_texts", folder)
+    if isinstance(environments := values.get("environments"), dict):
+        for name in EnvironmentsConfig.model_fields:
+            _anchor(environments, name, folder)
 
 
 def _anchor(values: dict[str, Any], key: str, folder: Path) -> None:

@@ -5,21 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_serializer, model_validator
+from pydantic import Field, SecretStr, field_serializer, model_validator
 
+from tuneloop.config.environments import EnvironmentsConfig
+from tuneloop.config.exporting import ExportConfig
 from tuneloop.config.secrets import mask_password
+from tuneloop.config.section import Fraction, Positive, Section, Seed, Word
+from tuneloop.config.serving import ServeConfig
 from tuneloop.records import TaskKind
-
-Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
-Positive = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Word = Annotated[str, Field(min_length=1)]
-
-
-class Section(BaseModel):
-    """Base of every section: unknown keys are errors, values cannot change after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class TaskConfig(Section):
@@ -314,7 +307,7 @@ class GateConfig(Section):
     max_class_drop_points: Annotated[float, Field(ge=0, le=100)] | None = 5.0
     """No label may be answered worse by more than this, beyond what chance explains (Holm over labels and slices)."""
     max_slice_drop_points: Annotated[float, Field(ge=0, le=100)] | None = 5.0
-    """The same for slices: length, script, source."""
+    """The same for slices: length, script, language, source, kept columns."""
     max_invented_rate: Annotated[float, Field(ge=0, le=1)] | None = 0.01
     """Largest share of freely written answers that name a label outside the label set."""
     max_entity_f1_drop_points: Annotated[float, Field(ge=0, le=100)] | None = 1.0
@@ -368,4 +361,7 @@ class Config(Section):
     judge: JudgeConfig = JudgeConfig()
     review: ReviewConfig = ReviewConfig()
     gate: GateConfig = GateConfig()
+    export: ExportConfig = ExportConfig()
+    serve: ServeConfig = ServeConfig()
+    environments: EnvironmentsConfig = EnvironmentsConfig()
     store: StoreConfig = StoreConfig()

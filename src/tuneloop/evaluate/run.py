@@ -23,7 +23,7 @@ from tuneloop.records import Example, Prediction
 from tuneloop.runs import history_of
 
 KIND = "evaluation"
-STAGE_VERSION = 3  # raise it when the same answers would give another report
+STAGE_VERSION = 4  # raise it when the same answers would give another report
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def _asked(config: Config, dataset: Artifact, subject: Subject, store: ArtifactS
 
 
 def _has_validation(store: ArtifactStore, run: Artifact) -> bool:
-    return bool(open_dataset(store.get(run.parents["dataset"])).split("validation"))
+    return bool(store.get(run.parents["dataset"]).summary["splits"]["validation"])
 
 
 def _parents(dataset: Artifact, asked: Sequence[Asked]) -> dict[str, str]:

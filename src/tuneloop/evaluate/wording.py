@@ -13,7 +13,7 @@ import unicodedata
 from tuneloop.stats import Interval
 
 NONE = "–"
-BIDI_CONTROLS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+JOINERS = frozenset("\u00ad\u200c\u200d")  # soft hyphen, and what Persian, Indic scripts and emoji are written with
 
 
 def percent(share: float) -> str:
@@ -119,4 +119,4 @@ def markdown(text: str) -> str:
 def _hides(character: str) -> bool:
     if character in "\n\t":
         return False
-    return character in BIDI_CONTROLS or unicodedata.category(character) in ("Cc", "Cs")
+    return unicodedata.category(character) in ("Cc", "Cf", "Cs") and character not in JOINERS

@@ -1,11 +1,11 @@
-"""The stages in order, each found by what the configuration says: data prepare → train → evaluate.
+"""The stages in order, each found by what the configuration says: data prepare → train → evaluate → export.
 
 A stage needs the artifacts before it. They are looked up here by their ids, so that rooms need not know each other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from tuneloop.evaluate.general.forgetting import General
     from tuneloop.evaluate.general.regression import RegressionResult
     from tuneloop.evaluate.subjects.names import Subject
+    from tuneloop.export.run import Exported
+    from tuneloop.forms import FormName
     from tuneloop.infer.policy import ReviewPolicy
     from tuneloop.infer.predict import Predictor
 
@@ -121,14 +123,45 @@ def regression(
 
     Raises: ArtifactError: dataset version or run are not there; DataError: a case cannot be used.
     """
-    from tuneloop.evaluate.general.regression import read_cases, run_cases
+    from tuneloop.evaluate.general.regression import read_cases
+    from tuneloop.evaluate.general.suite import run_suite
 
     if config.evaluate.regression is None:
         return None
     cases = read_cases(config.evaluate.regression)
-    predictor = open_predictor(config, store, progress, run)
-    task = predictor.task
-    return run_cases(cases, predictor, labels=task.labels, entity_types=task.entity_types, progress=progress)
+    chosen = run or find_run(config, find_dataset(config, store), store, progress)
+    predictor = open_predictor(config, store, progress, chosen)
+    return run_suite(config, cases, predictor, predictor.task, chosen, store, progress)
+
+
+def export(
+    config: Config,
+    store: ArtifactStore,
+    progress: Progress,
+    forms: Collection[FormName] = (),
+    *,
+    run: Artifact | None = None,
+    allow_beyond_tolerance: Collection[FormName] = (),
+) -> list[Exported]:
+    """Export a run in these forms (default: the configuration's), each proven to answer like it, or find it done.
+
+    Args: run: the one to export (default: the run that the configuration describes); allow_beyond_tolerance: forms
+        that are exported even where they answer differently.
+    Raises: ArtifactError: dataset version or run are not there, or `review.target_error` asks for a calibration that
+        is not; what stands in the way of making a form. A form that is refused is part of the result.
+    """
+    from tuneloop.evaluate.calibration.stage import find_calibration
+    from tuneloop.export.run import export as run_export
+    from tuneloop.export.source import gather
+
+    chosen = run or find_run(config, find_dataset(config, store), store, progress)
+    calibration = find_calibration(config, chosen, store)
+    if calibration is None:
+        find_policy(config, chosen, store)  # refuses where the settings promise what only a calibration can keep
+        progress.say("The run is not calibrated: what is exported knows no honest probabilities.")
+    source = gather(config, chosen, calibration, store, progress)
+    wanted = list(forms or config.export.forms)
+    return run_export(source, wanted, store, progress, allow_beyond_tolerance=allow_beyond_tolerance)
 
 
 def open_predictor(config: Config, store: ArtifactStore, progress: Progress, run: Artifact | None = None) -> Predictor:

@@ -1,7 +1,7 @@
-"""What documents can be told apart by: label, length, script, source, and the user's own columns, as one word each.
+"""What documents can be told apart by: label, length, script, language, source, and the user's own columns.
 
-A column that says nothing (one value, or almost every document its own) is left out. Numbers fall into quarters of
-equally many documents, dates into months, quarters or years.
+Each is one word a document. A column that says nothing (one value, or almost every document its own) is left out.
+Numbers fall into quarters of equally many documents, dates into months, quarters or years.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from pathlib import PurePath
 import numpy as np
 from numpy.typing import NDArray
 
+from tuneloop.evaluate.comparison.languages import UNCERTAIN, languages
 from tuneloop.records import Example
 
-LABEL, LENGTH, SCRIPT, SOURCE, GROUP = "label", "length", "script", "source", "group"
+LABEL, LENGTH, SCRIPT, LANGUAGE, SOURCE, GROUP = "label", "length", "script", "language", "source", "group"
+OWN_LANGUAGE = ("language", "lang", "locale", "language_code", "lang_code")  # the user's columns that know it better
 QUARTERS = ("shortest quarter", "second quarter", "third quarter", "longest quarter")
 MAX_VALUES = 200  # more different values are names, not attributes
 MAX_GROUPS = 20
@@ -33,8 +35,9 @@ MONTHS_AS_MONTHS, MONTHS_AS_QUARTERS = 12, 48  # a span of up to so many months 
 def columns_of(items: Sequence[Example], own: Mapping[str, Sequence[str]] | None = None) -> dict[str, tuple[str, ...]]:
     """Return column name → one value per document, those columns only that tell documents apart.
 
-    The columns that the items keep (`Example.kept`) are among them. Args: own: more of the user's columns (name → one
-    value per item); a name of ours is replaced by theirs.
+    The columns that the items keep (`Example.kept`) are among them. Languages are found out where no column of the
+    user's names them, and left out where all that is certain is one language. Args: own: more of the user's columns
+    (name → one value per item); a name of ours is replaced by theirs.
     Raises: ValueError: a column's length is not the number of items.
     """
     found: dict[str, tuple[str, ...]] = {
@@ -47,7 +50,11 @@ def columns_of(items: Sequence[Example], own: Mapping[str, Sequence[str]] | None
     if len(set(groups)) <= MAX_GROUPS:
         found[GROUP] = groups
     kept = {name: [dict(item.kept).get(name, UNKNOWN) for item in items] for name in _kept_names(items)}
-    for name, values in {**kept, **(own or {})}.items():
+    users = {**kept, **(own or {})}
+    if not any(name.lower() in OWN_LANGUAGE for name in users):
+        spoken = languages([item.text for item in items])
+        found |= {LANGUAGE: spoken} if len(set(spoken) - {UNCERTAIN}) > 1 else {}
+    for name, values in users.items():
         if len(values) != len(items):
             raise ValueError(f"column {name!r} has {len(values)} values for {len(items)} items")
         found[name] = binned(values)
@@ -74,7 +81,7 @@ def lengths(items: Sequence[Example]) -> tuple[str, ...]:
 def script(text: str) -> str:
     """Return the script that most of the letters are written in; plain and accented Latin are told apart.
 
-    A language would need a detector, which errs on texts as short as these; the script is a fact.
+    Unlike the language, which is guessed, the script is a fact, also of the shortest text.
     """
     letters = [character for character in text[:2000] if character.isalpha()]
     if not letters:

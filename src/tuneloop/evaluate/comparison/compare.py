@@ -93,7 +93,7 @@ def compare(
 
     Labels are scored where `labels` is not empty, entities where `entity_types` is not. A candidate that is None or
     not among the subjects leaves the best of them to be compared to the others. `columns` (name → one value per item)
-    adds to the slices by label, length, script and source.
+    adds to the slices by label, length, script, language and source.
 
     Raises: ValueError: no subject; answers, columns and items differ in number; a true label is not one of `labels`.
     """

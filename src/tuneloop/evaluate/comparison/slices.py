@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import hypergeom
 
-from tuneloop.evaluate.comparison.columns import LABEL, LENGTH, SCRIPT, SOURCE, UNKNOWN, in_order
+from tuneloop.evaluate.comparison.columns import LABEL, LANGUAGE, LENGTH, SCRIPT, SOURCE, UNKNOWN, in_order
+from tuneloop.evaluate.comparison.languages import UNCERTAIN
 from tuneloop.evaluate.comparison.scores import SubjectAnswers, document_scores
 from tuneloop.records import Example
 from tuneloop.stats import Floats, Interval, bootstrap, paired_bootstrap_difference, wilson
@@ -158,6 +159,7 @@ def _phrase(name: str, value: str) -> str:
         LABEL: f"labelled {value}",
         LENGTH: f"in the {value}",
         SCRIPT: f"written in {value}" if value != "no letters" else "without letters",
+        LANGUAGE: f"in language {value}" if value != UNCERTAIN else "whose language is not certain",
         SOURCE: f"from {value}",
     }
     return known.get(name, f"with {name} {value}")

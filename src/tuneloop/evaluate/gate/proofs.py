@@ -10,7 +10,8 @@ from tuneloop.config.schema import Config
 from tuneloop.dataset import DatasetVersion
 from tuneloop.evaluate.gate.evidence import GeneralChange, SuiteResult
 from tuneloop.evaluate.gate.record import Proofs
-from tuneloop.evaluate.general.regression import Case, read_cases, run_cases
+from tuneloop.evaluate.general.regression import Case, read_cases
+from tuneloop.evaluate.general.suite import run_suite, suite_calibration
 from tuneloop.evaluate.subjects.names import Subject
 from tuneloop.models.prompt import TaskPrompt
 from tuneloop.progress import Progress
@@ -30,8 +31,10 @@ def find_proofs(
     if config.evaluate.regression is None or config.gate.regression_cases == "ignore" or not can_answer:
         return Proofs(forgetting=change, artifacts=roles)
     cases = read_cases(config.evaluate.regression)
-    run: Callable[[], SuiteResult] = partial(_run_suite, config, candidate, version, cases, progress)
-    hashed = content_id("cases", {"cases": [repr(case) for case in cases]})
+    run: Callable[[], SuiteResult] = partial(_run_suite, config, candidate, version, cases, store, progress)
+    calibration = suite_calibration(config, candidate.run, store)
+    asked = {"cases": [repr(case) for case in cases], "calibration": None if calibration is None else calibration.id}
+    hashed = content_id("cases", asked)
     return Proofs(forgetting=change, artifacts=roles, cases=run, cases_hash=hashed)
 
 
@@ -58,7 +61,12 @@ def _change(config: Config, base: Artifact, tuned: Artifact) -> GeneralChange:
 
 
 def _run_suite(
-    config: Config, candidate: Subject, version: DatasetVersion, cases: Sequence[Case], progress: Progress
+    config: Config,
+    candidate: Subject,
+    version: DatasetVersion,
+    cases: Sequence[Case],
+    store: ArtifactStore,
+    progress: Progress,
 ) -> SuiteResult:
     from tuneloop.infer.opening import open_run, open_untuned
 
@@ -67,6 +75,4 @@ def _run_suite(
     else:
         task = TaskPrompt.for_dataset(config.task, version)
         predictor = open_untuned(config, task, progress, candidate.model_path)
-    labels = version.labels if version.kind != "extract" else ()
-    types = version.entity_types if version.kind != "classify" else ()
-    return run_cases(cases, predictor, labels=labels, entity_types=types, progress=progress)
+    return run_suite(config, cases, predictor, predictor.task, candidate.run, store, progress)

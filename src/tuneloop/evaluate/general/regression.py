@@ -51,9 +51,13 @@ class CaseResult:
 
 @dataclass(frozen=True)
 class RegressionResult:
-    """How a whole suite went. No case is worth more than another: one failure fails the suite."""
+    """How a whole suite went. No case is worth more than another: one failure fails the suite.
+
+    `is_calibrated`: the probabilities are those after calibration.
+    """
 
     results: tuple[CaseResult, ...] = field(default_factory=tuple)
+    is_calibrated: bool = False
 
     @property
     def total(self) -> int:
@@ -82,6 +86,7 @@ class RegressionResult:
             "total": self.total,
             "failed": list(self.failed),
             "sentence": self.sentence,
+            "calibrated": self.is_calibrated,
             "cases": [_as_dict(result) for result in self.results],
         }
 
@@ -92,11 +97,13 @@ def run_cases(
     *,
     labels: Sequence[str] | None = None,
     entity_types: Sequence[str] | None = None,
+    is_calibrated: bool = False,
     progress: Progress = SILENT,
 ) -> RegressionResult:
     """Let a model answer every case; those with a time limit alone, the others together.
 
-    Args: labels, entity_types: those of the task, which the cases must keep to (None: not checked).
+    Args: labels, entity_types: those of the task, which the cases must keep to (None: not checked); is_calibrated:
+        what the result says of the probabilities.
     Raises: DataError: a case expects a label or an entity type that the task does not have.
     """
     for case in cases:
@@ -113,7 +120,7 @@ def run_cases(
         for case in timed:
             found[case.name] = _time(case, predictor)
             advance(1)
-    return RegressionResult(tuple(_judge(case, *found[case.name]) for case in cases))
+    return RegressionResult(tuple(_judge(case, *found[case.name]) for case in cases), is_calibrated)
 
 
 def _check(case: Case, labels: Sequence[str] | None, entity_types: Sequence[str] | None) -> None:

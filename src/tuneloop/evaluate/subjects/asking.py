@@ -25,10 +25,8 @@ from tuneloop.records import Example, Prediction
 if TYPE_CHECKING:
     from tuneloop.infer.remote_predictor import Usage
 
-LATENCY_ITEMS, LATENCY_S = (
-    8,
-    10.0,
-)  # documents that a local model also answers one at a time, and time for more than one
+LATENCY_ITEMS = 8  # documents that a local model also answers one at a time
+LATENCY_S = 10.0  # after so long it answers no more of them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +68,7 @@ def ask_model(
         closed=closed,
         labels=predictor.task.labels,
         free=_freely(subject, predictor, config, texts, shots, progress),
-        latency_s=_latency(predictor, texts[:LATENCY_ITEMS], shots),
+        latency_s=_latency(subject, predictor, texts[:LATENCY_ITEMS], shots, progress),
         busy_s=busy_s,
     )
 
@@ -185,15 +183,23 @@ def _freely(
         return predictor.predict(freely, "free", advance, None if shots is None else shots[: len(freely)])
 
 
-def _latency(predictor: Predictor, texts: Sequence[str], shots: Sequence[Sequence[Example]] | None) -> list[float]:
+def _latency(
+    subject: Subject,
+    predictor: Predictor,
+    texts: Sequence[str],
+    shots: Sequence[Sequence[Example]] | None,
+    progress: Progress,
+) -> list[float]:
     """Return the seconds each document takes when it comes alone; fewer documents where they take long."""
     seconds: list[float] = []
-    for number, text in enumerate(texts):
-        if sum(seconds) > LATENCY_S:
-            break
-        started = time.perf_counter()
-        predictor.predict([text], shots=None if shots is None else [shots[number]])
-        seconds.append(time.perf_counter() - started)
+    with progress.task(f"{subject.title}: answering one by one", len(texts)) as advance:
+        for number, text in enumerate(texts):
+            if sum(seconds) > LATENCY_S:
+                break
+            started = time.perf_counter()
+            predictor.predict([text], shots=None if shots is None else [shots[number]])
+            seconds.append(time.perf_counter() - started)
+            advance(1)
     return seconds
 
 
