@@ -25,7 +25,7 @@ from tuneloop.infer.predict import Predictor
 from tuneloop.infer.tree import LabelTree
 from tuneloop.models.chat import ChatFormat
 from tuneloop.models.prompt import TaskPrompt
-from tuneloop.records import Message
+from tuneloop.records import Message, Prediction
 
 LABELS = ("Copyleft", "Permissive", "Public", "Public Domain")
 CLASSIFY = TaskPrompt("classify", "Classify the document.", LABELS, ())
@@ -96,10 +96,19 @@ def test_every_document_is_answered_in_its_place(task: TaskPrompt, mode: Any) ->
     assert subject.predict([], mode) == []
 
 
+def assert_alike(found: list[Prediction], expected: list[Prediction]) -> None:
+    """Compare answers; scores may differ by what half-precision keys and values make of another order of additions."""
+    for one, other in zip(found, expected, strict=True):
+        assert (one.label, one.entities) == (other.label, other.entities)
+        assert one.label_scores == pytest.approx(other.label_scores, abs=5e-3)
+        assert one.probability == pytest.approx(other.probability, abs=1e-3)
+
+
 def test_more_documents_than_a_group_holds_are_answered(engine: LlamaCppEngine) -> None:
     texts = [f"document {number}" for number in range(2 * DOCUMENTS + 3)]
     found = engine.predict(texts)
-    assert len(found) == len(texts) and found[5] == engine.predict(texts[:6])[5]
+    assert len(found) == len(texts)
+    assert_alike(found[:6], engine.predict(texts[:6]))
 
 
 def test_prompt_and_tokens_are_those_of_the_original(engine: LlamaCppEngine) -> None:
@@ -192,7 +201,7 @@ def test_streams_and_predictions_in_turns_do_not_disturb_each_other(engine: Llam
     found = []
     for piece in first:
         found.append(piece)
-        assert engine.predict(TEXTS) == expected
+        assert_alike(engine.predict(TEXTS), expected)
         next(second, None)
     assert text_of(found) == alone and found[-1].finish_reason in ("stop", "length")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import zip_longest
 
 import numpy as np
 
@@ -183,10 +184,9 @@ def _steps(ids: Sequence[int], start: int, sequence: int) -> list[Step]:
 
 def _ends(paths: Sequence[LabelPath]) -> list[LabelPath]:
     """Return the paths (sorted) that are not the beginning of another."""
-    after = [*paths[1:], None]
     return [
         one
-        for one, other in zip(paths, after, strict=True)
+        for one, other in zip_longest(paths, paths[1:])
         if other is None or other[0] != one[0] or other[1][: len(one[1])] != one[1]
     ]
 

@@ -64,9 +64,6 @@ class GgufModel:
         self._memory = self._library.llama_get_memory(self._context)
         self._batch = self._library.llama_batch_init(TOKENS_PER_CALL, 0, SEQUENCES)
 
-    def __del__(self) -> None:
-        self.close()
-
     @property
     def is_open(self) -> bool:
         return self._context is not None
