@@ -24,6 +24,12 @@ FORMAT_OF_SUFFIX: dict[str, Format] = {
     ".ndjson": "jsonl",
     ".json": "jsonl",
 }
+WRITTEN_SUFFIXES = (".jsonl", ".ndjson", ".parquet", ".pq")  # of files of rows that tuneloop writes
+
+
+def is_parquet(path: Path) -> bool:
+    """Say whether a file's name asks for Parquet."""
+    return FORMAT_OF_SUFFIX.get(path.suffix.lower()) == "parquet"
 
 
 def read_rows(

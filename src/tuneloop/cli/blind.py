@@ -56,10 +56,7 @@ Reveal = Annotated[bool, typer.Option("--reveal", help="Say at the end who is wh
 StudyId = Annotated[str | None, typer.Option("--study", metavar="ID", help="Only this study (default: all).")]
 
 
-@app.callback(invoke_without_command=True)
-def _group(context: typer.Context) -> None:
-    if context.invoked_subcommand is None:
-        print(context.get_help())
+app.callback(invoke_without_command=True)(options.show_help)
 
 
 @app.command(

@@ -13,10 +13,7 @@ SHOW_EPILOG = options.example("tuneloop config show", "tuneloop config show trai
 app = typer.Typer(help="Show the configuration that is in force, or its schema.", rich_markup_mode=None)
 
 
-@app.callback(invoke_without_command=True)
-def _group(context: typer.Context) -> None:
-    if context.invoked_subcommand is None:
-        print(context.get_help())
+app.callback(invoke_without_command=True)(options.show_help)
 
 
 @app.command("show", epilog=SHOW_EPILOG, short_help="Print the resolved configuration.")

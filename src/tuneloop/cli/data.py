@@ -11,10 +11,7 @@ PREPARE_EPILOG = options.example("tuneloop data prepare", "tuneloop data prepare
 app = typer.Typer(help="Make a dataset version, and look into one.", rich_markup_mode=None)
 
 
-@app.callback(invoke_without_command=True)
-def _group(context: typer.Context) -> None:
-    if context.invoked_subcommand is None:
-        print(context.get_help())
+app.callback(invoke_without_command=True)(options.show_help)
 
 
 @app.command("prepare", epilog=PREPARE_EPILOG, short_help="Turn the sources into a dataset version.")

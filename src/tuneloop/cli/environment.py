@@ -19,10 +19,7 @@ app = typer.Typer(
 )
 
 
-@app.callback(invoke_without_command=True)
-def _group(context: typer.Context) -> None:
-    if context.invoked_subcommand is None:
-        print(context.get_help())
+app.callback(invoke_without_command=True)(options.show_help)
 
 
 @app.command(

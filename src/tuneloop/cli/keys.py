@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -38,10 +37,7 @@ TokenQuota = Annotated[
 ]
 
 
-@app.callback(invoke_without_command=True)
-def _group(context: typer.Context) -> None:
-    if context.invoked_subcommand is None:
-        print(context.get_help())
+app.callback(invoke_without_command=True)(options.show_help)
 
 
 @app.command(
@@ -68,11 +64,12 @@ def create(
     dry_run: options.DryRun = False,
 ) -> None:
     """Make a key and print it: this once, since only its hash is stored. A running service knows it within a second."""
+    from tuneloop.cli.session import open_session
     from tuneloop.cli.times import time_to_come
     from tuneloop.serve.keys import create_key
     from tuneloop.store.database import open_database
 
-    session = _open(config, overrides, sets, as_json=as_json)
+    session = open_session(config, overrides, sets, as_json=as_json, needs_file=False)
     scopes = [_scope(word) for word in scope]
     expires_at = None if expires is None else time_to_come(expires, "--expires")
     if dry_run:
@@ -100,10 +97,11 @@ def list_(
 ) -> None:
     """List all keys, also those that are expired or revoked; no secret is shown, since none is stored."""
     from tuneloop.cli.render import table
+    from tuneloop.cli.session import open_session
     from tuneloop.serve.keys import list_keys
     from tuneloop.store.database import open_database
 
-    session = _open(config, overrides, sets, as_json=as_json)
+    session = open_session(config, overrides, sets, as_json=as_json, needs_file=False)
     with open_database(session.config.store) as database:
         rows = [_facts(key) for key in list_keys(database)]
     if not rows:
@@ -132,11 +130,12 @@ def rotate(
     dry_run: options.DryRun = False,
 ) -> None:
     """Make a new key with the same name, scopes and quotas; the old one stays good for a while, so nothing breaks."""
+    from tuneloop.cli.session import open_session
     from tuneloop.cli.times import time_span, time_to_come
     from tuneloop.serve.keys import find_key, rotate_key
     from tuneloop.store.database import open_database
 
-    session = _open(config, overrides, sets, as_json=as_json)
+    session = open_session(config, overrides, sets, as_json=as_json, needs_file=False)
     stays, expires_at = time_span(overlap, "--overlap"), expires and time_to_come(expires, "--expires")
     with open_database(session.config.store) as database:
         if dry_run:
@@ -159,21 +158,16 @@ def revoke(
     dry_run: options.DryRun = False,
 ) -> None:
     """End a key. A running service refuses it within about a second; what is under way is answered."""
+    from tuneloop.cli.session import open_session
     from tuneloop.serve.keys import find_key, revoke_key
     from tuneloop.store.database import open_database
 
-    session = _open(config, overrides, sets, as_json=as_json)
+    session = open_session(config, overrides, sets, as_json=as_json, needs_file=False)
     with open_database(session.config.store) as database:
         found = find_key(database, key) if dry_run else revoke_key(database, key)
     marked = {"dry_run": True} if dry_run else {}
     done = "would be revoked" if dry_run else "is revoked"
     session.finish({**marked, **_facts(found)}, f"The key {found.id} ({found.name}) {done}.")
-
-
-def _open(config: Path, overrides: list[str] | None, sets: list[str] | None, *, as_json: bool) -> Session:
-    from tuneloop.cli.session import open_session
-
-    return open_session(config, overrides, sets, as_json=as_json, needs_file=False)
 
 
 def _scope(word: str) -> Scope:

@@ -22,6 +22,12 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on std
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")]
 
 
+def show_help(context: typer.Context) -> None:
+    """Show a group's help where none of its commands is given: the callback of every group."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
 def example(*lines: str) -> str:
     """Return a help epilog that shows commands to copy (the first line tells the formatter to keep line breaks)."""
     return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])

@@ -139,28 +139,29 @@ def _with_positional_file(
 ) -> tuple[list[str], Path | None, Path | None]:
     """Return (documents, file, output), where a single word that names a data file is that file."""
     from tuneloop.cli.documents import names_a_file
+    from tuneloop.sources import is_parquet
 
     if file is not None or len(words) != 1 or not names_a_file(words[0]):
         return words, file, output
     path = Path(words[0])
-    suffix = ".parquet" if path.suffix.lower() in (".parquet", ".pq") else ".jsonl"
+    suffix = ".parquet" if is_parquet(path) else ".jsonl"
     return [], path, output or path.with_name(f"{path.stem}.answers{suffix}")
 
 
 def require_writable(output: Path | None) -> None:
     """Refuse before the model has worked for nothing."""
+    from tuneloop.cli.session import require_place
     from tuneloop.errors import UsageError
+    from tuneloop.sources import WRITTEN_SUFFIXES
 
     if output is None:
         return
-    if output.suffix.lower() not in (".jsonl", ".ndjson", ".parquet", ".pq"):
+    if output.suffix.lower() not in WRITTEN_SUFFIXES:
         hint = f"Answers are written as JSON Lines or Parquet: --output {output.with_suffix('.jsonl')}"
         raise UsageError(
             f"the suffix {output.suffix!r} is not .jsonl or .parquet", where=f"--output {output}", hint=hint
         )
-    if output.is_dir() or not output.parent.is_dir():
-        found = "this is a folder" if output.is_dir() else f"there is no folder {output.parent}"
-        raise UsageError(found, where=f"--output {output}", hint="Name a file in a folder that exists.")
+    require_place(output, f"--output {output}")
 
 
 def answer_row(document: Document, answer: Prediction) -> dict[str, Any]:

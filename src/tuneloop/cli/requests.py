@@ -10,7 +10,6 @@ import typer
 from tuneloop.cli import options
 
 if TYPE_CHECKING:
-    from tuneloop.cli.session import Session
     from tuneloop.records import Route
     from tuneloop.serve.log_queries import LogFilter, LoggedAnswer
 
@@ -34,10 +33,7 @@ Containing = Annotated[
 ]
 
 
-@app.callback(invoke_without_command=True)
-def _group(context: typer.Context) -> None:
-    if context.invoked_subcommand is None:
-        print(context.get_help())
+app.callback(invoke_without_command=True)(options.show_help)
 
 
 @app.command(
@@ -59,11 +55,12 @@ def list_(
 ) -> None:
     """Show the newest answers, each with what somebody said about it."""
     from tuneloop.cli.render import table
+    from tuneloop.cli.session import open_session
     from tuneloop.serve.log_export import export_row
     from tuneloop.serve.log_queries import count_log, newest
     from tuneloop.store.database import open_database
 
-    session = _open(config, overrides, sets, as_json=as_json)
+    session = open_session(config, overrides, sets, as_json=as_json, needs_file=False)
     wanted = _filter(since, until, route, model, request, containing, has_feedback=with_feedback)
     with open_database(session.config.store) as database:
         total, answers = count_log(database, wanted), newest(database, wanted, limit)
@@ -100,11 +97,12 @@ def export(
 
     Rows whose text was dropped or hashed cannot be learnt from, and are left out without --all.
     """
+    from tuneloop.cli.session import open_session
     from tuneloop.serve.log_export import export_row, open_export
     from tuneloop.serve.log_queries import count_log, read_log
     from tuneloop.store.database import open_database
 
-    session = _open(config, overrides, sets, as_json=as_json)
+    session = open_session(config, overrides, sets, as_json=as_json, needs_file=False)
     _require_writable(file)
     wanted = _filter(since, until, route, model, None, None, has_feedback=not all_rows)
     with open_database(session.config.store) as database:
@@ -146,12 +144,13 @@ def purge(
     """Delete answers whose time is over, as a running service does by itself every hour; or those before a time."""
     from datetime import UTC, datetime, timedelta
 
+    from tuneloop.cli.session import open_session
     from tuneloop.cli.times import time_ago
     from tuneloop.serve.log_queries import LogFilter, count_log
     from tuneloop.serve.retention import purge as purge_rows
     from tuneloop.store.database import open_database
 
-    session = _open(config, overrides, sets, as_json=as_json)
+    session = open_session(config, overrides, sets, as_json=as_json, needs_file=False)
     limits = session.config.serve.log
     days = (limits.retention_days, limits.feedback_retention_days)
     plain, corrected = (None if n is None else datetime.now(UTC) - timedelta(days=n) for n in days)
@@ -188,12 +187,13 @@ def redact(
     dry_run: options.DryRun = False,
 ) -> None:
     """Remove the text and all values of some answers, also from their feedback: what someone asks to be forgotten."""
+    from tuneloop.cli.session import open_session
     from tuneloop.errors import UsageError
     from tuneloop.serve.log_queries import count_log
     from tuneloop.serve.retention import remove_texts
     from tuneloop.store.database import open_database
 
-    session = _open(config, overrides, sets, as_json=as_json)
+    session = open_session(config, overrides, sets, as_json=as_json, needs_file=False)
     if not (since or until or request or containing):
         hint = "Say which: --containing TEXT, --request ID, --since or --until; --since 2000-01-01 means all."
         raise UsageError("this would remove every text", where="tuneloop requests redact", hint=hint)
@@ -204,12 +204,6 @@ def redact(
         session.finish({"dry_run": True, "rows": count}, f"The texts of {count:,} answers would be removed.")
         return
     session.finish({"redacted": count}, f"The texts of {count:,} answers were removed.")
-
-
-def _open(config: Path, overrides: list[str] | None, sets: list[str] | None, *, as_json: bool) -> Session:
-    from tuneloop.cli.session import open_session
-
-    return open_session(config, overrides, sets, as_json=as_json, needs_file=False)
 
 
 def _filter(
@@ -241,15 +235,14 @@ def _filter(
 
 
 def _require_writable(file: Path) -> None:
+    from tuneloop.cli.session import require_place
     from tuneloop.errors import UsageError
-    from tuneloop.serve.log_export import SUFFIXES
+    from tuneloop.sources import WRITTEN_SUFFIXES
 
-    if file.suffix.lower() not in SUFFIXES:
-        hint = f"Name a file that ends in {', '.join(SUFFIXES)}."
+    if file.suffix.lower() not in WRITTEN_SUFFIXES:
+        hint = f"Name a file that ends in {', '.join(WRITTEN_SUFFIXES)}."
         raise UsageError(f"the suffix {file.suffix!r} names no format", where=str(file), hint=hint)
-    if file.is_dir() or not file.parent.is_dir():
-        found = "this is a folder" if file.is_dir() else f"there is no folder {file.parent}"
-        raise UsageError(found, where=str(file), hint="Name a file in a folder that exists.")
+    require_place(file, str(file))
 
 
 def _cells(answer: LoggedAnswer) -> list[Any]:

@@ -67,6 +67,15 @@ def open_session(
     return Session(loaded, config, store, progress_on(sys.stderr), as_json, settings)
 
 
+def require_place(path: Path, where: str) -> None:
+    """Return if a file can be written there. Raises: UsageError: a folder has that name, or its folder is missing."""
+    from tuneloop.errors import UsageError
+
+    if path.is_dir() or not path.parent.is_dir():
+        found = "this is a folder" if path.is_dir() else f"there is no folder {path.parent}"
+        raise UsageError(found, where=where, hint="Name a file in a folder that exists.")
+
+
 def _require_folder(root: Path) -> None:
     """Refuse a store that lies on or below a file."""
     from tuneloop.errors import ConfigError

@@ -9,6 +9,8 @@ from pydantic import Field, field_validator
 
 from tuneloop.config.section import Positive, Seconds, Section, Word
 
+SPOOL = "log-spool"  # in the store, where the service keeps rows that the database could not take; writable
+
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 

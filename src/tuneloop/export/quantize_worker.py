@@ -23,13 +23,13 @@ PART = re.compile(r"\((\d+)/(\d+)\): \w")  # "(3/31): Calibrating"
 
 def main(request_path: str) -> int:
     """Carry out the request in a file; returns the exit code."""
-    tell = Teller()
-    sys.stderr = Listener(sys.stderr, tell)
+    tell, errors = Teller(), sys.stderr
+    sys.stderr = Listener(errors, tell)
     try:
         request = json.loads(Path(request_path).read_bytes())
         tell("done", **quantise(request, tell))
     except Exception as error:
-        traceback.print_exc()
+        traceback.print_exc(file=errors)  # the source that it quotes is no progress bar
         first_line = next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
         tell("error", kind=type(error).__name__, message=first_line)
         return 1

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
-from tuneloop.artifacts import fsync_folder
+from tuneloop.artifacts import durable_file
 from tuneloop.serve.log_queries import LoggedAnswer
+from tuneloop.sources import is_parquet
 
 TEXT_COLUMNS = (
     *("text", "label", "entities", "predicted_label", "predicted_entities", "route", "reason", "model", "version"),
     *("request_id", "time", "caller", "feedback_by", "feedback_time", "comment", "redaction"),
 )
 NUMBER_COLUMNS = {"probability": "float64", "latency_s": "float64", "item": "int64", "tokens": "int64"}
-SUFFIXES = (".jsonl", ".ndjson", ".parquet", ".pq")
 
 
 class Sink(Protocol):
@@ -58,36 +57,27 @@ def export_row(answer: LoggedAnswer) -> dict[str, Any]:
 def open_export(path: Path) -> Iterator[Sink]:
     """Yield a function that takes rows; the file appears when the block ends, whole, or not at all.
 
-    The suffix says which kind it is: one of `SUFFIXES`. Raises: OSError.
+    The suffix says which kind it is: one of `sources.WRITTEN_SUFFIXES`. Raises: OSError.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
-    opened = _parquet if path.suffix.lower() in (".parquet", ".pq") else _jsonl
-    try:
-        with opened(temporary) as sink:
-            yield sink
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    fsync_folder(path.parent)
+    opened = _parquet if is_parquet(path) else _jsonl
+    with durable_file(path) as file, opened(file) as sink:
+        yield sink
 
 
 @contextmanager
-def _jsonl(path: Path) -> Iterator[Sink]:
-    with path.open("w", encoding="utf-8") as file:
-        yield lambda rows: file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+def _jsonl(file: IO[bytes]) -> Iterator[Sink]:
+    yield lambda rows: file.writelines((json.dumps(row, ensure_ascii=False) + "\n").encode() for row in rows)
 
 
 @contextmanager
-def _parquet(path: Path) -> Iterator[Sink]:
+def _parquet(file: IO[bytes]) -> Iterator[Sink]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     columns = [(name, pa.string()) for name in TEXT_COLUMNS]
     columns += [(name, getattr(pa, kind)()) for name, kind in NUMBER_COLUMNS.items()]
     schema = pa.schema(columns)
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
         yield lambda rows: writer.write_table(pa.Table.from_pylist([_flat(row) for row in rows], schema=schema))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from tuneloop.config.protection import LogConfig, QuotaConfig
+from tuneloop.config.protection import SPOOL, LogConfig, QuotaConfig
 from tuneloop.serve.auth import KeyGuard, KeyRing, mask_keys_in_logs
 from tuneloop.serve.feedback_book import FeedbackBook
 from tuneloop.serve.log import NoLog, PredictionLog
@@ -16,8 +16,6 @@ from tuneloop.serve.quotas import Allowance
 from tuneloop.serve.redaction import RedactionPolicy
 from tuneloop.serve.retention import purger
 from tuneloop.store.database import Database
-
-SPOOL = "log-spool"
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 
 from tests.export.targets.forms import make_form
 from tuneloop.config.load import load_config
+from tuneloop.config.protection import SPOOL
 from tuneloop.errors import ArtifactError, UsageError
 from tuneloop.export.targets import contents, docker, escape
 from tuneloop.export.targets.settings import TargetSettings, slug
 from tuneloop.export.targets.write import TARGETS, plan, write
 from tuneloop.forms import FormName
-from tuneloop.serve.protection import SPOOL
 
 DATABASE = "postgresql://tuneloop@db.example/tuneloop"
 HOSTILE = 'Claims "v2" \'; $(touch /tmp/x) `id` %n ${HOME} \\ # : - {{ x }} {% raw %}'

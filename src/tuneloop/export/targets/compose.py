@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from tuneloop.config.protection import SPOOL
 from tuneloop.export.targets import docker
-from tuneloop.export.targets.contents import DRAIN_S, HOME, SPOOL, STATE
+from tuneloop.export.targets.contents import DRAIN_S, HOME, STATE
 from tuneloop.export.targets.escape import render
 from tuneloop.export.targets.settings import TargetSettings
 from tuneloop.forms import ExportedForm

@@ -17,7 +17,6 @@ from tuneloop.forms import KIND, ExportedForm
 HOME = "/srv/tuneloop"
 STATE = "/var/lib/tuneloop"
 CONFIG = "tuneloop.yaml"
-SPOOL = "log-spool"  # in the store, where the service keeps rows that the database could not take; writable
 DRAIN_S = 60  # how long accepted requests may take after SIGTERM; what stops the service waits longer
 
 

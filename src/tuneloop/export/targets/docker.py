@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tuneloop.export.targets.contents import CONFIG, HOME, SPOOL, STATE, export_id, service_config, store_folder
+from tuneloop.config.protection import SPOOL
+from tuneloop.export.targets.contents import CONFIG, HOME, STATE, export_id, service_config, store_folder
 from tuneloop.export.targets.escape import render
 from tuneloop.export.targets.settings import TargetSettings
 from tuneloop.forms import ExportedForm

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from jinja2.exceptions import TemplateError
 
 from tuneloop.errors import ModelError
+from tuneloop.models.disguises import ControlWords
 
 PROBE = "tuneloop-answer-mark"
 CONTROL_TOKEN = 3  # gguf.TokenType.CONTROL
@@ -38,9 +38,7 @@ class GgufChat:
 
     def neutralize(self, text: str) -> str:
         """Return text with every control token broken by a space, as `models.chat` does."""
-        words = sorted((word for word in self.control_tokens if len(word) > 1), key=lambda word: (-len(word), word))
-        pattern = re.compile("|".join(map(re.escape, words)) or r"(?!)")
-        return pattern.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
+        return ControlWords(self.control_tokens).broken_up(text)
 
     @property
     def turn_end(self) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from tuneloop.config.protection import SPOOL
 from tuneloop.errors import UsageError
 from tuneloop.export.targets import docker
-from tuneloop.export.targets.contents import CONFIG, DRAIN_S, HOME, SPOOL, STATE, export_id, service_config
+from tuneloop.export.targets.contents import CONFIG, DRAIN_S, HOME, STATE, export_id, service_config
 from tuneloop.export.targets.escape import render
 from tuneloop.export.targets.settings import TargetSettings
 from tuneloop.forms import ExportedForm

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tuneloop.errors import UsageError
@@ -25,8 +25,6 @@ PROBES = (("Classify.", "a document"), ("One.\nTwo {{ braces }}", 'Line one\n  "
 NOT_PRINTABLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zs", "Zl", "Zp"}  # Go's strconv.IsPrint, but for the ASCII space
 BLANKS = " \t\r\n"
 OPENING = re.compile(r"\{{2,}|\{\Z")
-
-Render = Callable[[str, str], str]
 
 
 @dataclass(frozen=True)

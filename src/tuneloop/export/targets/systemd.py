@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tuneloop.export.targets.contents import CONFIG, DRAIN_S, SPOOL, export_id, service_config
+from tuneloop.config.protection import SPOOL
+from tuneloop.export.targets.contents import CONFIG, DRAIN_S, export_id, service_config
 from tuneloop.export.targets.escape import render
 from tuneloop.export.targets.settings import TargetSettings
 from tuneloop.forms import KIND, ExportedForm

@@ -3,56 +3,38 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from tuneloop.artifacts import fsync_folder
+from tuneloop.artifacts import durable_file
 from tuneloop.infer.batch.journal import as_lines
+from tuneloop.sources import is_parquet
 
 if TYPE_CHECKING:
     import pyarrow
 
-LINES, PARQUET = (".jsonl", ".ndjson"), (".parquet", ".pq")
 ROWS_PER_GROUP = 8192  # of a Parquet file; as many are held in memory
 
 
 def join_chunks(chunks: Sequence[Path], output: Path) -> None:
     """Make the output of the chunks' files (JSON lines, in order); the old file stays until the new one is whole."""
-    if is_parquet(output):
-        _in_one_step(output, lambda file: _write_parquet(file, _rows_of(chunks)))
-    else:
-        _in_one_step(output, lambda file: _copy(chunks, file))
+    with durable_file(output) as file:
+        if is_parquet(output):
+            _write_parquet(file, _rows_of(chunks))
+        else:
+            _copy(chunks, file)
 
 
 def write_rows(output: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write a few answers; the old file stays until the new one is whole."""
-    if is_parquet(output):
-        _in_one_step(output, lambda file: _write_parquet(file, iter(rows)))
-    else:
-        _in_one_step(output, lambda file: file.write(as_lines(rows)))
-
-
-def is_parquet(path: Path) -> bool:
-    """Say whether a file's name asks for Parquet."""
-    return path.suffix.lower() in PARQUET
-
-
-def _in_one_step(output: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    temporary = output.with_name(f".{output.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(output)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    fsync_folder(output.absolute().parent)
+    with durable_file(output) as file:
+        if is_parquet(output):
+            _write_parquet(file, iter(rows))
+        else:
+            file.write(as_lines(rows))
 
 
 def _copy(chunks: Sequence[Path], file: IO[bytes]) -> None:
