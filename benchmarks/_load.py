@@ -1,14 +1,15 @@
 """Load on one service from a process of its own: clients that each wait for an answer before they ask again.
 
 Reads a plan as JSON from standard input and prints one JSON object. Only services on this machine are asked; the load
-ends after `seconds`, and what is under way then is waited for at most `drain_s`, so that nothing of it is left for
-whoever is measured next.
+ends after `seconds`, or when SIGUSR1 comes, and what is under way then is waited for at most `drain_s`, so that nothing
+of it is left for whoever is measured next.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sys
 import time
 from collections import Counter
@@ -65,11 +66,12 @@ async def measure(plan: Plan) -> dict[str, Any]:
     answered: list[Answered] = []
     errors: Counter[str] = Counter()
     numbers = iter(count(plan.first) if plan.most is None else range(plan.first, plan.first + plan.most))
-    started = time.perf_counter()
+    started, stop = time.perf_counter(), asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, stop.set)
     limits = httpx.Limits(max_connections=plan.clients, max_keepalive_connections=plan.clients)
     timeout = httpx.Timeout(plan.seconds + plan.drain_s)
     async with httpx.AsyncClient(base_url=plan.url, limits=limits, timeout=timeout, trust_env=False) as http:
-        asking = (_client(http, plan, numbers, started, answered, errors) for _ in range(plan.clients))
+        asking = (_client(http, plan, numbers, started, stop, answered, errors) for _ in range(plan.clients))
         await asyncio.gather(*asking)
     return summary(plan, answered, errors)
 
@@ -100,11 +102,12 @@ async def _client(
     plan: Plan,
     numbers: Iterator[int],
     started: float,
+    stop: asyncio.Event,
     answered: list[Answered],
     errors: Counter[str],
 ) -> None:
     for number in numbers:
-        if (now := time.perf_counter()) - started >= plan.seconds:
+        if (now := time.perf_counter()) - started >= plan.seconds or stop.is_set():
             return
         path, body = request_of(plan, plan.texts[number % len(plan.texts)], plan.models[number % len(plan.models)])
         try:

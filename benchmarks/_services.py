@@ -98,12 +98,12 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def ours(config: Path, runs: Mapping[str, str]) -> Command:
+def ours(config: Path, runs: Mapping[str, str], *, deadline_s: float = 600.0, settings: Sequence[str] = ()) -> Command:
     """Return how our service is started for runs by their served names."""
     port = free_port()
     models = ", ".join(f"{{name: {name}, run: {run}}}" for name, run in runs.items())
-    settings = [f"serve.port={port}", f"serve.models=[{models}]", "serve.deadline_s=600"]
-    overrides = [word for setting in settings for word in ("--set", setting)]
+    own = [f"serve.port={port}", f"serve.models=[{models}]", f"serve.deadline_s={deadline_s}"]
+    overrides = [word for setting in (*own, *settings) for word in ("--set", setting)]
     arguments = [sys.executable, "-m", "tuneloop", "serve", "--config", str(config), *overrides]
     return Command("tuneloop", "tuneloop", arguments, port, "/readyz")
 

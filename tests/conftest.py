@@ -18,6 +18,11 @@ from tuneloop.artifacts import ArtifactStore
 settings.register_profile("tuneloop", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("tuneloop")
 
+# A shell without job control lets what it starts in the background ignore Ctrl-C, and all that it starts inherits that;
+# the tests that send one would then wait for an end that never comes.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -59,7 +64,8 @@ def tuneloop(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Finis
         code = run([str(argument) for argument in arguments])
         return Finished(code, *capsys.readouterr())
 
-    handler = signal.getsignal(signal.SIGTERM)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     with patch.dict(os.environ):
         yield run_command
-    signal.signal(signal.SIGTERM, handler)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)

@@ -35,8 +35,9 @@ class ExportedForm:
     """One form of a tuned model, ready for an engine.
 
     `path` is the folder or file that the engine loads. `base_model` names what was tuned and `base_model_fingerprint`
-    is its hash (an adapter answers rightly on nothing else). `parity` is what the comparison with the original found,
-    and `is_allowed_beyond` whether it was exported although that is beyond its tolerance.
+    is its hash (an adapter answers rightly on nothing else). `made` is what the maker of its weights noted. `parity` is
+    what the comparison with the original found, and `is_allowed_beyond` whether it was exported although that is beyond
+    its tolerance.
     """
 
     name: FormName
@@ -46,6 +47,7 @@ class ExportedForm:
     base_model_fingerprint: str
     task: dict[str, Any]
     base_model: str = ""
+    made: Mapping[str, Any] = field(default_factory=dict, repr=False)
     parity: Mapping[str, Any] = field(default_factory=dict, repr=False)
     is_allowed_beyond: bool = False
 
@@ -105,6 +107,7 @@ def form_in(folder: Path) -> ExportedForm:
             base_model_fingerprint=content["base_model"]["fingerprint"],
             task=task,
             base_model=content["base_model"]["name"],
+            made=content.get("made", {}),
             parity=content["parity"],
             is_allowed_beyond=content["allowed_beyond_tolerance"],
         )

@@ -8,10 +8,23 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tuneloop.artifacts import Artifact
+from tuneloop.artifacts import Artifact, ArtifactStore
+from tuneloop.errors import UsageError
 
 KIND = "run"
 ADAPTER, TASK, HISTORY = "adapter", "task.json", "history.jsonl"
+
+
+def run_with(store: ArtifactStore, id: str, where: str) -> Artifact:
+    """Return the run whose id begins with `id`; `where` is how the user named it, for the message.
+
+    Raises: ArtifactError: nothing has such an id, or several things have; UsageError: it is that of something else.
+    """
+    artifact = store.get(id)
+    if artifact.kind != KIND:
+        hint = "`tuneloop lineage` lists all artifacts with their kinds; give the id of one of kind run."
+        raise UsageError(f"{artifact.id} is an artifact of kind {artifact.kind!r}, not a run", where=where, hint=hint)
+    return artifact
 
 
 def task_of(run: Artifact) -> dict[str, Any]:

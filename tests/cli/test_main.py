@@ -7,7 +7,9 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +208,22 @@ def test_a_stopped_command_says_that_it_can_go_on(number: int, code: int, what: 
     found, _, do = three_lines(err)
     assert found == what
     assert "same command again" in do
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("error", [AttributeError("a half-imported module"), BaseException("a panic in Rust code")])
+def test_a_signal_that_a_library_swallowed_is_no_bug_when_something_breaks_later(
+    tuneloop: Run, monkeypatch: pytest.MonkeyPatch, number: int, code: int, error: BaseException
+) -> None:
+    def swallow_and_break() -> Any:
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(number)
+            time.sleep(10)
+        raise error
+
+    monkeypatch.setattr("tuneloop.config.load.schema", swallow_and_break)
+    assert tuneloop("config", "schema").code == code
+    assert not Path(".tuneloop").exists()  # where crashes are written
 
 
 @pytest.mark.parametrize("arguments", [["config", "schema"], ["--help"], ["config", "show", "--defaults", "--json"]])

@@ -17,7 +17,9 @@ from tests.e2e.conftest import Run, animal_rows, refusal_of
 from tests.models.tiny import make_tiny_model
 from tuneloop.artifacts import ArtifactStore
 from tuneloop.config.load import load_config
+from tuneloop.config.serving import ServedModelConfig
 from tuneloop.loop import stages
+from tuneloop.loop.serving import DEFAULT_MODEL, open_service
 from tuneloop.progress import SILENT
 
 CONFIG = """
@@ -82,8 +84,33 @@ def test_a_served_run_answers_as_predict_does_logs_everything_and_ends_with_0_on
         assert one["probability"] == pytest.approx(answer["probability"], abs=2e-6)
     assert said["usage"]["completion_tokens"] >= 1
     assert "/v1/predict" in ready["curl"]
-    logged = json.loads(tuneloop("requests", "list", "--json").out)
-    assert len(json.dumps(logged)) > 100
+    logged = json.loads(tuneloop("requests", "list", "--limit", "100", "--json").out)["requests"]
+    assert [one["kind"] for one in logged].count("predict") == len(TEXTS) + 4
+    (chat,) = json.loads(tuneloop("requests", "list", "--kind", "chat", "--json").out)["requests"]
+    assert json.loads(chat["text"]) == [{"role": "user", "content": "Hello"}]
+    assert chat["answer"] == said["choices"][0]["message"]["content"]
+    assert "chat" in tuneloop("requests", "list", "--kind", "chat").out
+
+
+def test_what_was_switched_is_opened_at_the_next_start_until_it_is_forgotten(project: Path) -> None:
+    config = load_config(project / "tuneloop.yaml")
+    store = ArtifactStore(config.store.root / "artifacts")
+
+    def opened_by(*told: ServedModelConfig, as_configured: bool = False) -> tuple[list[ServedModelConfig], list[str]]:
+        with open_service(config, store, SILENT) as opened:
+            if as_configured:
+                opened.forget_switches()
+            chosen, notes = opened.choose_models(told, is_explicit=False)
+            own = next(source.run for source in chosen if source.name == "default")
+            opened.service.remember_switch(ServedModelConfig(name="added", run=own), "key1")
+            return chosen, notes
+
+    first, notes = opened_by(DEFAULT_MODEL)
+    assert (len(first), len(first[0].run or ""), notes) == (1, 16, [])
+    second, notes = opened_by(DEFAULT_MODEL)
+    assert [source.name for source in second] == ["default", "added"]
+    assert "added was added as run" in notes[0]
+    assert opened_by(DEFAULT_MODEL, as_configured=True) == (first, [])
 
 
 def test_the_address_of_others_is_refused_without_a_key_before_anything_is_loaded(tuneloop: Run) -> None:

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from tests.train.projects import config_of, make_project, store_of, write_yaml
-from tuneloop.cli.endings import explain
 from tuneloop.config.schema import Config
 
 
@@ -35,25 +34,6 @@ def command(config: Config, project: Path, *words: str) -> Iterator[subprocess.P
             yield process
         finally:
             process.kill()
-
-
-def test_a_ctrl_c_that_came_out_as_another_exception_is_still_an_interruption(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)  # a crash is written below the current folder
-
-    class Interrupted:
-        def __set_name__(self, owner: type, name: str) -> None:
-            raise KeyboardInterrupt
-
-    with pytest.raises((RuntimeError, KeyboardInterrupt)) as caught:
-        type("Imported", (), {"attribute": Interrupted()})
-    from_python = RuntimeError("Error calling __set_name__")
-    from_python.__cause__ = KeyboardInterrupt()
-    for error in (caught.value, from_python, RuntimeError("KeyboardInterrupt: <EMPTY MESSAGE>")):
-        if isinstance(error, Exception):
-            assert explain(error, ["train"]).exit_code == 130
-    assert explain(RuntimeError("Interrupted by the operator"), ["train"]).exit_code == 1
 
 
 def wait_for_checkpoint(config: Config, process: subprocess.Popen[str]) -> None:

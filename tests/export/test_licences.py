@@ -19,6 +19,7 @@ def base(licence: str | None) -> BaseModel:
         ("mit OR Apache-2.0", "MIT OR Apache-2.0"),
         ("llama3.1", "llama3.1"),
         ("((", "(("),
+        ("our own <terms>", "our own <terms>"),
         (None, None),
     ],
 )

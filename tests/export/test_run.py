@@ -119,6 +119,8 @@ def test_another_tolerance_is_proven_anew_without_making_the_weights_again(
         artifact.path / "adapter" / "adapter_model.safetensors" for artifact in (one.artifact, exported["adapter"])
     ]
     assert weights[0].samefile(weights[1])  # linked, not copied
+    noted = [read_form(artifact).made for artifact in (one.artifact, exported["adapter"])]
+    assert noted[0] == noted[1] and "parity" not in noted[0]
 
 
 def damage(folder: Path) -> None:

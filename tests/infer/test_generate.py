@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from tests.models.loaded import opened, random_ids
 from tests.models.tiny import FAMILIES, Family
-from tuneloop.infer.generate import Generated, generate, generate_after_labels
+from tuneloop.infer.generate import Generated, LabelPath, generate, generate_after_labels
 from tuneloop.infer.labels import score_labels
 from tuneloop.infer.plain import generate_one
 from tuneloop.infer.session import PrefixSession
@@ -85,15 +85,19 @@ def test_a_limit_of_one_gives_one_token() -> None:
 @pytest.mark.parametrize(
     "candidates", [[[5], [9, 13], [9, 20, 7], [30, 2, 4, 4, 6]], [[5], [6], [7]]], ids=["tree", "single tokens"]
 )
-def test_going_on_after_a_chosen_label_is_generating_after_its_ids(family: Family, candidates: list[list[int]]) -> None:
+@pytest.mark.parametrize("build", [LabelTree.build, LabelTree.of_beginnings], ids=["sequence", "constrained"])
+def test_going_on_after_a_chosen_label_is_generating_after_its_ids(
+    family: Family, candidates: list[list[int]], build: Callable[[list[list[int]]], LabelTree]
+) -> None:
     common, *rests = random_ids([14, *LENGTHS])
     model = opened(family).model
     prefix.install(model)
-    session, tree = PrefixSession(model, common), LabelTree.build(candidates)
+    session, tree = PrefixSession(model, common), build(candidates)
     (documents,) = session.read(rests, 1000)
     scored = score_labels(session, documents, tree, tolerance=0, tokens_per_pass=10)
     chosen = [number % len(candidates) for number in range(len(rests))]
-    found = generate_after_labels(session, documents, scored, tree, chosen, end_id=NEVER, max_new_tokens=7)
+    labels = [LabelPath(tree.paths[k], tuple(candidates[k][len(tree.paths[k]) :])) for k in chosen]
+    found = generate_after_labels(session, documents, scored, labels, end_id=NEVER, max_new_tokens=7)
     prompts = [
         [*common, *rests[member], *candidates[label]]
         for member, label in zip(documents.row.members, chosen, strict=True)

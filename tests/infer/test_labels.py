@@ -3,16 +3,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from torch import Tensor
 
+from tests.infer.constrained import constrained_scores
 from tests.models.loaded import opened, random_ids
 from tests.models.tiny import FAMILIES, Family
 from tuneloop.infer.labels import score_labels
-from tuneloop.infer.plain import score_candidates
+from tuneloop.infer.plain import PlainNextTokens, score_candidates
 from tuneloop.infer.session import PrefixSession
 from tuneloop.infer.tree import LabelTree
 from tuneloop.models import lean, prefix
@@ -90,6 +93,26 @@ def test_neither_rows_nor_passes_change_scores(
     common, *rests = random_ids([6, *lengths])
     found = scored_by_tree("llama", common, rests, candidates, tokens_per_row, tokens_per_pass)
     torch.testing.assert_close(found, scored_plainly("llama", common, rests, candidates), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_constrained_scores_are_shares_at_each_fork(family: Family) -> None:
+    common, *rests = random_ids([14, *LENGTHS])
+    candidates = [[3, 8, *candidate, 1] for candidate in CANDIDATES]  # all begin alike
+    model = opened(family).model
+    prefix.install(model)
+    session, tree = PrefixSession(model, common), LabelTree.of_beginnings(candidates)
+    (documents,) = session.read(rests, 1000)
+    found = score_labels(session, documents, tree, tolerance=0).log_scores
+    prefix.uninstall(model)
+    plain = PlainNextTokens(model)
+    for member, scores in zip(documents.row.members, found, strict=True):
+
+        def after(ids: Sequence[int], member: int = member) -> NDArray[np.float64]:
+            (told,) = plain.next_log_probabilities([[*common, *rests[member], *ids]], [range(40)])
+            return np.array([told[token] for token in range(40)])
+
+        np.testing.assert_allclose(scores.numpy(), constrained_scores(after, candidates), atol=1e-4)
 
 
 def test_lean_layers_score_alike() -> None:

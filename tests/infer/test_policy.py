@@ -86,8 +86,15 @@ def test_a_policy_has_one_rule() -> None:
             acceptances=(acceptance(-math.inf, ("a",)), acceptance(math.inf)),
             scope=ScopeDetector("entropy", -1.0, 0.02, 90),
             labels=LABELS,
+            label_scoring="sequence",
         ),
     ],
 )
 def test_a_policy_is_read_as_it_was_written(policy: ReviewPolicy) -> None:
     assert ReviewPolicy.from_dict(json.loads(json.dumps(policy.to_dict(), allow_nan=False))) == policy
+
+
+def test_a_policy_from_before_there_was_a_choice_was_fitted_on_sequences() -> None:
+    content = ReviewPolicy(Calibrator(), 0.5, labels=LABELS).to_dict()
+    del content["label_scoring"]
+    assert ReviewPolicy.from_dict(content).label_scoring == "sequence"

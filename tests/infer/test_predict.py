@@ -2,18 +2,23 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
+from tests.infer.constrained import constrained_scores
 from tests.infer.counting import count_prefix_layers
 from tests.models.loaded import fresh, opened
 from tests.models.tiny import FAMILIES, Family
 from tuneloop.errors import ModelError
+from tuneloop.infer.answering import LabelScoring
 from tuneloop.infer.generate import Generated
-from tuneloop.infer.plain import score_candidates
+from tuneloop.infer.plain import PlainNextTokens, score_candidates
 from tuneloop.infer.predict import Mode, Predictor
 from tuneloop.models import prefix
 from tuneloop.models.load import LoadedModel
@@ -181,33 +186,49 @@ def test_the_instruction_is_read_once_for_several_calls(monkeypatch: pytest.Monk
     assert read == [0, 1]
 
 
-def best_of_set(loaded: LoadedModel, document: str) -> tuple[str, float]:
-    """Return the most probable label and its probability among the label set, by a forward pass for each label."""
+def best_of_set(loaded: LoadedModel, document: str, scoring: LabelScoring) -> tuple[str, float]:
+    """Return the most probable label and its probability among the label set, by plain forward passes."""
     candidates = [loaded.chat.answer_ids([label]) for label in LABELS]
     prefix.uninstall(loaded.model)
-    scores = score_candidates(loaded.model, loaded.chat.prompt_ids(CLASSIFY.system(), document), candidates)
+    prompt = loaded.chat.prompt_ids(CLASSIFY.system(), document)
+    if scoring == "sequence":
+        scores = score_candidates(loaded.model, prompt, candidates)
+    else:
+        tokens, plain = range(loaded.model.config.vocab_size), PlainNextTokens(loaded.model)
+
+        def after(ids: Sequence[int]) -> NDArray[np.float64]:
+            (told,) = plain.next_log_probabilities([[*prompt, *ids]], [tokens])
+            return np.array([told[token] for token in tokens])
+
+        scores = torch.from_numpy(constrained_scores(after, candidates))
     best, number = (scores.exp() / scores.exp().sum()).max(-1)
     return LABELS[int(number)], float(best)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_probability_is_the_labels_share_of_the_probability_of_all_labels(family: Family) -> None:
-    for document, found in zip(DOCUMENTS, predictor(family=family).predict(DOCUMENTS), strict=True):
-        label, probability = best_of_set(opened(family), document)
+@pytest.mark.parametrize("scoring", ["constrained", "sequence"])
+def test_a_probability_is_the_labels_share_of_the_probability_of_all_labels(
+    family: Family, scoring: LabelScoring
+) -> None:
+    answers = predictor(family=family, label_scoring=scoring).predict(DOCUMENTS)
+    for document, found in zip(DOCUMENTS, answers, strict=True):
+        label, probability = best_of_set(opened(family), document, scoring)
         assert found.label == label and found.probability == pytest.approx(probability, abs=1e-4)
 
 
-def test_a_window_shorter_than_the_documents_is_answered_the_slow_way_and_rightly() -> None:
+@pytest.mark.parametrize("scoring", ["constrained", "sequence"])
+def test_a_window_shorter_than_the_documents_is_answered_the_slow_way_and_rightly(scoring: LabelScoring) -> None:
     loaded = fresh("mistral")
-    full = Predictor(loaded, CLASSIFY, max_tokens=400, max_new_tokens=4).predict(DOCUMENTS)
+    settings: Any = {"max_tokens": 400, "max_new_tokens": 4, "label_scoring": scoring}
+    full = Predictor(loaded, CLASSIFY, **settings).predict(DOCUMENTS)
     model = loaded.model
     model.config.sliding_window = 4000
     assert prefix.obstacle(model, 400) is None
     model.config.sliding_window = 8
     assert prefix.obstacle(model, 400) is not None
     prefix.uninstall(model)
-    found = Predictor(loaded, CLASSIFY, max_tokens=400, max_new_tokens=4).predict(DOCUMENTS)
+    found = Predictor(loaded, CLASSIFY, **settings).predict(DOCUMENTS)
     for document, one in zip(DOCUMENTS, found, strict=True):
-        label, probability = best_of_set(loaded, document)
+        label, probability = best_of_set(loaded, document, scoring)
         assert one.label == label and one.probability == pytest.approx(probability, abs=1e-4)
     assert [one.probability for one in found] != [one.probability for one in full]

@@ -203,6 +203,10 @@ def test_the_key_is_in_no_repr_log_or_error(caplog: pytest.LogCaptureFixture) ->
     assert "crashed on ****" in caught.value.message
 
 
+LLAMA_SAYS = (  # llama-cpp-python 0.3.36, of response_format: {type: json_schema}
+    "1 validation error:\n  {'type': 'literal_error', 'loc': ('body', 'response_format', 'type'), "
+    "'msg': \"Input should be 'text' or 'json_object'\", 'input': 'json_schema'}"
+)
 Case = tuple[list[Reply], Callable[[FakeApi], Endpoint], Capabilities]
 
 
@@ -224,11 +228,15 @@ Case = tuple[list[Reply], Callable[[FakeApi], Endpoint], Capabilities]
             "openai", Capabilities(schema=False),
         ),
         (
+            [openai_error(500, LLAMA_SAYS), openai_error(500, "logprobs is not supported for models created with x")],
+            "openai", Capabilities(schema_form="json_object", logprobs=False),
+        ),
+        (
             [anthropic_error(400, "invalid_request_error", "output_config.format: Extra inputs are not permitted")],
             "anthropic", Capabilities(temperature=False, schema=False, logprobs=False),
         ),
     ],
-    ids=["no-temperature-no-logprobs", "newer-limit-name", "no-schema", "anthropic"],
+    ids=["no-temperature-no-logprobs", "newer-limit-name", "no-schema", "llama-cpp-python", "anthropic"],
 )  # fmt: skip
 def test_what_an_api_refuses_by_name_is_left_out_and_said(script: list[Reply], wire: str, can: Capabilities) -> None:
     good = openai_reply("fine") if wire == "openai" else anthropic_reply("fine")
@@ -245,6 +253,15 @@ def test_what_an_api_refuses_by_name_is_left_out_and_said(script: list[Reply], w
     assert can.limit_name in last
     assert any(name in last for name in ("response_format", "output_config")) == can.schema
     assert len(can.missing) == [can.temperature, can.schema, can.logprobs].count(False)
+
+
+def test_a_schema_is_written_as_the_server_knows_it() -> None:
+    with serving(lambda _: openai_reply("fine"), [openai_error(500, LLAMA_SAYS)]) as api:
+        with RemoteChat(api.openai, QUICK) as model:
+            model.complete(MESSAGES, max_tokens=5, schema=SCHEMA)
+        formats = [one.body["response_format"] for one in api.received]
+    assert formats[0]["json_schema"]["schema"] == SCHEMA
+    assert formats[1] == {"type": "json_object", "schema": SCHEMA}
 
 
 def test_after_the_first_answer_a_refusal_changes_nothing_and_is_an_error() -> None:

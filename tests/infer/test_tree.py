@@ -53,3 +53,28 @@ def test_segments_are_the_runs_of_nodes_between_forks(candidates: list[list[int]
         assert tree.leads_to[segment].nonzero()[0].tolist() == through
     assert sorted(targets.tolist()) == list(range(len(tree.tokens) + len(tree.candidates)))
     assert list(left) == sorted(left) and len(tokens) == len(targets)
+
+
+@given(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=5), min_size=1, max_size=8))
+def test_a_tree_of_beginnings_goes_as_far_as_candidates_differ(candidates: list[list[int]]) -> None:
+    candidates = [[*candidate, 9] for candidate in dict.fromkeys(map(tuple, candidates))]
+    tree = LabelTree.of_beginnings(candidates)
+    for number, (candidate, beginning) in enumerate(zip(candidates, tree.candidates, strict=True)):
+        others = candidates[:number] + candidates[number + 1 :]
+        lengths = [n for n in range(1, len(candidate) + 1) if all(other[:n] != candidate[:n] for other in others)]
+        assert list(beginning) == candidate[: lengths[0]]
+
+
+@given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=5), min_size=1, max_size=8))
+def test_only_steps_on_every_path_are_before_the_first_fork(candidates: list[list[int]]) -> None:
+    tree = LabelTree.of_beginnings([[*candidate, 9] for candidate in dict.fromkeys(map(tuple, candidates))])
+    left, _, targets = tree.steps
+    for node, target in zip(left, targets, strict=True):
+        assert tree.leaves[target] == node
+        assert tree.is_after_fork[target] == (node != ROOT and not all(node in path for path in tree.paths))
+
+
+@pytest.mark.parametrize("candidates", [[[]], [[1], [1, 2]], [[1, 2], [1, 2]]])
+def test_beginnings_of_candidates_that_cannot_be_told_apart_are_refused(candidates: list[list[int]]) -> None:
+    with pytest.raises(ValueError, match="empty, there twice, or the beginning of another"):
+        LabelTree.of_beginnings(candidates)

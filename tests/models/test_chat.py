@@ -85,6 +85,12 @@ def test_words_that_were_added_to_a_tokenizer_without_meaning_are_text() -> None
     assert ChatFormat(tokenizer).neutralize("a    b <table>") == "a    b <table>"
 
 
+def test_added_words_that_look_like_control_tokens_are_such_whatever_the_tokenizer_says() -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_folder("llama"))
+    tokenizer.add_tokens(["<|fim_prefix|>", "<unused7>", "<tool>"])
+    assert ChatFormat(tokenizer).neutralize("<|fim_prefix|><unused7><tool>") == "< |fim_prefix|>< unused7><tool>"
+
+
 def test_half_surrogates_do_not_stop_a_prompt() -> None:
     assert CHATS["chatml"].prompt_ids("s", "a\ud800b") == CHATS["chatml"].prompt_ids("s", "a?b")
 

@@ -39,11 +39,12 @@ def opening(engines: Mapping[str, Engine], policy: ReviewPolicy | None = None) -
 
 @dataclass(frozen=True)
 class Running:
-    """A service that answers at `url`. `stop` begins the drain; `ended` is set when it is over."""
+    """A service that answers at `url`. `stop` begins the drain, `hurry` cuts it short; `ended` is set at its end."""
 
     url: str
     service: Service
     stop: Callable[[], object]
+    hurry: Callable[[], object]
     ended: threading.Event
 
     def client(self, **settings: Any) -> httpx.Client:
@@ -81,9 +82,10 @@ def running(
     stop: list[Callable[[], object]] = []
 
     async def main() -> None:
-        loop, stopping = asyncio.get_running_loop(), asyncio.Event()
+        loop, stopping, hurrying = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
         stop.append(lambda: loop.call_soon_threadsafe(stopping.set))
-        await serve(service, create_app(service, routers), listener, ready.set, stopping)
+        stop.append(lambda: loop.call_soon_threadsafe(hurrying.set))
+        await serve(service, create_app(service, routers), listener, ready.set, stopping, hurrying)
 
     def run() -> None:
         try:
@@ -97,7 +99,7 @@ def running(
     assert ready.wait(20)
     assert not ended.is_set()
     try:
-        yield Running(url_of(listener), service, lambda: stop[0](), ended)
+        yield Running(url_of(listener), service, lambda: stop[0](), lambda: stop[1](), ended)
     finally:
         if not ended.is_set():
             stop[0]()

@@ -16,7 +16,7 @@ from tuneloop.serve.auth import KeyGuard, KeyRing, mask_keys_in_logs
 from tuneloop.serve.guard import Caller
 from tuneloop.serve.keys import create_key, list_keys, mask_keys, revoke_key, rotate_key
 from tuneloop.serve.problems import Problem
-from tuneloop.serve.quotas import Allowance
+from tuneloop.serve.quotas import Allowance, Quotas
 from tuneloop.store.database import Database, open_database
 from tuneloop.store.tables import ApiKey
 
@@ -197,3 +197,68 @@ def test_a_word_that_means_no_key_or_several_is_refused(database: Database) -> N
         with pytest.raises(UsageError, match=found) as caught:
             revoke_key(database, word)
         assert "tuneloop keys list" in caught.value.hint
+
+
+def test_processes_that_share_a_store_share_the_quota_of_a_key(database: Database) -> None:
+    secret = create_key(database, "k", ["predict"], requests_per_minute=10, tokens_per_minute=1000).secret
+    here, there = (KeyRing(database, refresh_every_s=60) for _ in range(2))
+    clock = [0.0]
+    guards = [KeyGuard(ring, Allowance(), Quotas(lambda: clock[0])) for ring in (here, there)]
+    caller = guards[0].authenticate(bearer(secret))
+    for _ in range(6):
+        guards[0].charge(caller, 1, 100)
+    here.write_use()
+    for _ in range(2):  # nothing is taken twice
+        there.refresh()
+        here.refresh()
+    for _ in range(4):
+        guards[1].charge(caller, 1, 100)
+    for guard in guards[::-1]:
+        there.write_use()
+        here.refresh()
+        with pytest.raises(Problem) as refused:
+            guard.charge(caller, 1, 100)
+        assert refused.value.status == 429
+        assert refused.value.retry_after_s == pytest.approx(6.0)
+    clock[0] = 6.0
+    guards[1].charge(caller, 1, 100)
+    here.close()
+    there.close()
+    (facts,) = list_keys(database)
+    assert (facts.requests_used, facts.tokens_used) == (11, 1100)
+
+
+def test_what_was_used_while_the_store_was_away_is_written_afterwards(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = create_key(database, "k", ["predict"]).secret
+    ring = KeyRing(database, refresh_every_s=60)
+    guard = KeyGuard(ring, Allowance())
+    caller = guard.authenticate(bearer(secret))
+    guard.charge(caller, 1, 5)
+
+    def away(self: Database) -> None:
+        raise StorageError("the store is away", where="x", hint="y")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Database, "writing", away)
+        with pytest.raises(StorageError):
+            ring.write_use()
+    guard.charge(caller, 1, 7)
+    ring.close()
+    (facts,) = list_keys(database)
+    assert (facts.requests_used, facts.tokens_used) == (2, 12)
+
+
+def test_a_mistake_while_keys_are_read_does_not_end_the_watch_over_them(
+    database: Database, ring: KeyRing, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(database: Database) -> None:
+        raise ValueError("secret")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(auth, "list_keys", broken)
+        until(lambda: "ValueError at" in caplog.text)
+    secret = create_key(database, "k", ["predict"]).secret
+    until(lambda: status(KeyGuard(ring, Allowance()), bearer(secret)) == 200)
+    assert "secret" not in caplog.text

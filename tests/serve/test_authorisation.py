@@ -118,6 +118,25 @@ def test_a_route_is_open_to_the_right_scope_only(keys: Keys, route: tuple[str, s
     assert not any(secret.split("_")[2] in response.text + str(response.headers) for secret in keys.secrets.values())
 
 
+@pytest.mark.parametrize("path", [path for method, path in RULES if method == "POST"])
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [(b"{", "application/json"), (b"{}", "application/json"), (b"\xff", "application/json"), (b"a=b", "text/plain")],
+)
+def test_who_may_not_ask_is_told_so_before_their_request_is_looked_at(
+    keys: Keys, path: str, body: bytes, kind: str
+) -> None:
+    scope = RULES["POST", path].scope
+    other = next(known for known in SCOPES if known != scope)
+    found = {}
+    with keys.service.client() as client:
+        for name in ("none", "wrong", other, scope):
+            key = {} if name == "none" else {"Authorization": f"Bearer {keys.secrets[str(name)]}"}
+            found[name] = client.post(path, content=body, headers={"Content-Type": kind, **key}).status_code
+    assert (found["none"], found["wrong"], found[other]) == (401, 401, 403)
+    assert found[scope] in (400, 415, 422)
+
+
 @pytest.mark.parametrize("path", ["/v1/nothing", "/docs", "/v1/predict/", "/metrics/", "/..%2fhealthz"])
 def test_what_is_no_route_is_closed_as_well(keys: Keys, path: str) -> None:
     with keys.service.client() as client:

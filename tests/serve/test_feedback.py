@@ -54,6 +54,15 @@ def test_the_right_answer_is_kept_at_once_and_saying_it_again_adds_nothing(
     assert (one.row.label, one.row.text, one.feedback_by) == ("dog", "Tom barks", "local")
 
 
+def test_feedback_on_generated_text_is_refused(service: Running) -> None:
+    body = {"model": "default", "prompt": "Once"}
+    with service.client() as client:
+        request_id = client.post("/v1/completions", json=body).headers["X-Request-Id"]
+    refused = give(service, request_id=request_id, label="cat")
+    assert (refused.status_code, refused.json()["code"]) == (422, "feedback-does-not-fit")
+    assert "generated text" in refused.json()["errors"][0]["message"]
+
+
 def test_entities_are_placed_in_the_document_and_none_means_none(service: Running, database: Database) -> None:
     asked = service.predict("a cat named Zoé").json()["request_id"]
     assert give(service, request_id=asked, entities=[{"type": "name", "text": "Zoé"}]).status_code == 200

@@ -68,6 +68,23 @@ def test_a_drain_gives_up_what_takes_too_long() -> None:
         assert served.ended.wait(10)
 
 
+def test_a_drain_that_is_cut_short_tells_those_who_wait() -> None:
+    engine = KeywordEngine()
+    with running(engine, drain_s=600, drain_delay_s=600) as served, ThreadPoolExecutor(1) as pool:
+        engine.gate.clear()
+        engine.entered.clear()
+        stuck = pool.submit(served.predict, "it barks")
+        assert engine.entered.wait(10)
+        served.stop()
+        wait_until(lambda: served.service.is_draining)
+        assert not stuck.done()
+        served.hurry()
+        given_up = stuck.result(20)
+        assert (given_up.status_code, given_up.json()["code"]) == (503, "closing")
+        engine.gate.set()
+        assert served.ended.wait(10)
+
+
 def test_a_dead_engine_is_noticed_within_a_second_restarted_and_no_accepted_document_is_lost(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 from tests.serve.keyword_engine import KeywordEngine
 from tests.serve.running import DEFAULT, opening, running
 from tuneloop.config.serving import ServedModelConfig
-from tuneloop.errors import ConfigError, ModelError
+from tuneloop.errors import ConfigError, ModelError, StorageError
 from tuneloop.infer.calibrate import Calibrator
 from tuneloop.infer.policy import ReviewPolicy
 from tuneloop.serve.batching import BatchLimits
@@ -148,3 +148,39 @@ def test_the_policy_decides_probability_and_route() -> None:
         answer = served.predict("it purrs").json()
     assert answer["calibrated"]
     assert (answer["results"][0]["route"], answer["results"][0]["reason"]) == ("review", "unsure")
+
+
+def test_a_switch_is_remembered_by_its_whole_id_or_the_caller_hears_that_it_is_not() -> None:
+    engines = {"v1": KeywordEngine(), "v2": KeywordEngine(), "v3": KeywordEngine()}
+    remembered: list[tuple[str, str | None, str | None, str]] = []
+
+    def remember(source: ServedModelConfig, caller: str) -> None:
+        if source.run == "v3":
+            raise StorageError("the store is away", where="x", hint="y")
+        remembered.append((source.name, source.run, source.alias_of, caller))
+
+    with running(engines) as served, served.client() as client:
+        served.service.remember_switch = remember
+        client.post("/v1/admin/models", json={"name": "default", "run": "v2"})
+        client.post("/v1/admin/models", json={"name": "same", "alias_of": "default"})
+        lost = client.post("/v1/admin/models", json={"name": "default", "run": "v3"})
+        assert (lost.status_code, lost.json()["code"]) == (503, "switch-not-kept")
+        assert served.predict("it purrs").json()["version"] == "v3"
+    assert remembered == [("default", "v2", None, "local"), ("same", None, "default", "local")]
+
+
+def test_an_engine_that_dies_comes_back_as_the_version_that_it_was() -> None:
+    asked: list[str | None] = []
+
+    def open_model(source: ServedModelConfig) -> OpenedModel:
+        asked.append(source.run)
+        return OpenedModel(KeywordEngine(), "aaaa" if len(asked) == 1 else "bbbb")
+
+    models = ServedModels(open_model, BatchLimits())
+    models.open_all([ServedModelConfig(name="default")])
+    (model,) = models.all()
+    assert isinstance(model.engine, KeywordEngine)
+    model.engine.is_dead = True
+    wait_until(lambda: len(asked) == 2)
+    models.close()
+    assert asked == [None, "aaaa"]

@@ -12,8 +12,9 @@ import pytest
 
 from tests.serve.keyword_engine import POISON, KeywordEngine
 from tests.serve.running import Running, running
+from tuneloop.records import Prediction
 from tuneloop.serve.guard import Caller, Scope
-from tuneloop.serve.log import LogState, Served
+from tuneloop.serve.log import Entry, LogState, Served
 from tuneloop.serve.problems import Problem
 
 
@@ -21,10 +22,10 @@ class ListLog:
     """Keeps entries in a list."""
 
     def __init__(self, is_full: bool = False) -> None:
-        self.entries: list[Served] = []
+        self.entries: list[Entry] = []
         self.is_full, self.state, self.is_closed = is_full, LogState(), False
 
-    def record(self, entries: Sequence[Served]) -> None:
+    def record(self, entries: Sequence[Entry]) -> None:
         self.entries += entries
 
     def flush(self, timeout_s: float) -> bool:
@@ -125,6 +126,7 @@ def test_the_log_has_every_answer_and_nothing_else() -> None:
     with running(KeywordEngine(), log=log) as served:
         answer = served.predict([" Tom purrs\r\n", ""]).json()
     (entry,) = log.entries
+    assert isinstance(entry, Served)
     assert (entry.request_id, entry.item, entry.caller) == (answer["request_id"], 0, "local")
     assert (entry.text, entry.prediction.label, entry.version) == ("Tom purrs", "cat", "v1")
     assert log.is_closed
@@ -279,7 +281,7 @@ def shared() -> Any:
 
 def test_a_failure_of_the_service_itself_is_a_problem_without_its_reason(caplog: pytest.LogCaptureFixture) -> None:
     class Broken(ListLog):
-        def record(self, entries: Sequence[Served]) -> None:
+        def record(self, entries: Sequence[Entry]) -> None:
             raise ValueError("secret text")
 
     with running(KeywordEngine(), log=Broken()) as served:
@@ -288,3 +290,15 @@ def test_a_failure_of_the_service_itself_is_a_problem_without_its_reason(caplog:
     assert "secret" not in response.text + caplog.text
     assert "ValueError at " in caplog.text
     assert threading.active_count() < 50
+
+
+def test_an_engine_that_answers_too_few_documents_fails_these_and_the_next_are_answered() -> None:
+    class Forgetful(KeywordEngine):
+        def predict(self, texts: Sequence[str], *more: Any) -> list[Prediction]:
+            answers = super().predict(texts, *more)
+            return answers[:-1] if "forget me" in texts else answers
+
+    with running(Forgetful()) as served:
+        forgotten = served.predict("forget me")
+        assert (forgotten.status_code, forgotten.json()["code"]) == (500, "not-answered")
+        assert served.predict("it barks").json()["results"][0]["label"] == "dog"

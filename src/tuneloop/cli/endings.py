@@ -44,9 +44,9 @@ class Bug(TuneloopError):
     """Something that no one foresaw."""
 
 
-def interrupted(stop: KeyboardInterrupt) -> TuneloopError:
-    """Return what to print after Ctrl-C, or after SIGTERM (its number is then the exception's argument)."""
-    is_termination = stop.args[:1] == (signal.SIGTERM,)
+def interrupted(number: int) -> TuneloopError:
+    """Return what to print after this signal: SIGINT (Ctrl-C) or SIGTERM."""
+    is_termination = number == signal.SIGTERM
     kind = Terminated if is_termination else Interrupted
     return kind(
         "terminated" if is_termination else "interrupted",
@@ -57,8 +57,6 @@ def interrupted(stop: KeyboardInterrupt) -> TuneloopError:
 
 def explain(error: Exception, arguments: Sequence[str]) -> TuneloopError:
     """Return `error` as one that can be printed; what was not foreseen gets its traceback written to a file."""
-    if (stop := _interruption_behind(error)) is not None:
-        return interrupted(stop)
     arguments = [mask_password(word) for word in arguments]
     if isinstance(error, TuneloopError):
         return error
@@ -77,18 +75,6 @@ def explain(error: Exception, arguments: Sequence[str]) -> TuneloopError:
             hint="Lower train.tokens_per_row or model.max_tokens, or set train.gradient_checkpointing=true.",
         )
     return _bug(error, arguments)
-
-
-def _interruption_behind(error: BaseException) -> KeyboardInterrupt | None:
-    """Return the Ctrl-C that another exception was made of, which Python 3.11 does in `__set_name__`, C++ anywhere."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, KeyboardInterrupt):
-            return seen
-        if isinstance(seen, RuntimeError) and str(seen).startswith("KeyboardInterrupt"):
-            return KeyboardInterrupt()
-        seen = seen.__cause__ or seen.__context__
-    return None
 
 
 def _usage_error(error: TyperException, arguments: Sequence[str]) -> UsageError:

@@ -154,7 +154,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def _run(arguments: Sequence[str]) -> int:
     _quiet_libraries()
-    signal.signal(signal.SIGTERM, _stop)
+    received = _note_signals()
     command = typer.main.get_command(app)
     try:
         with command.make_context("tuneloop", list(arguments)) as context:
@@ -162,11 +162,14 @@ def _run(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
     except typer.Exit as done:
         return done.exit_code
-    except BrokenPipeError:
-        _forget_stdout()
-    except KeyboardInterrupt as stop:
-        return _report(interrupted(stop), arguments)
-    except Exception as error:
+    except BaseException as error:  # a panic in Rust code is no Exception
+        if received or isinstance(error, KeyboardInterrupt):
+            return _report(interrupted(received[0] if received else signal.SIGINT), arguments)
+        if isinstance(error, BrokenPipeError):
+            _forget_stdout()
+            return 0
+        if not isinstance(error, Exception):
+            raise
         return _report(explain(error, arguments), arguments)
     return 0
 
@@ -177,12 +180,22 @@ def _forget_stdout() -> None:
     forget_stdout()
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, raised where the program stands, so that everything is put away as for Ctrl-C."""
+def _note_signals() -> list[int]:
+    """Let Ctrl-C and SIGTERM raise KeyboardInterrupt where the program stands, and return where they are noted.
 
+    The note outlives the exception: a library may swallow that halfway through an import or a callback (Python does in
+    `__del__`), and end some steps later in an exception that tells nothing of a signal.
+    """
+    received: list[int] = []
 
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise Terminated(number)
+    def stop(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # a shell starts what runs behind it (`&`) like that
+        signal.signal(signal.SIGINT, stop)
+    return received
 
 
 def _quiet_libraries() -> None:

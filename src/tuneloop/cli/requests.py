@@ -24,6 +24,9 @@ SHOWN_CHARS = 60
 Since = Annotated[str | None, typer.Option("--since", metavar="TIME", help="From then on: 7d (ago), 24h, 2026-01-31.")]
 Until = Annotated[str | None, typer.Option("--until", metavar="TIME", help="Before then, written like --since.")]
 RouteName = Annotated[str | None, typer.Option("--route", metavar="ROUTE", help="Only auto, or only review.")]
+Kind = Annotated[
+    str | None, typer.Option("--kind", metavar="KIND", help="Only predict, only chat, or only completion.")
+]
 Model = Annotated[str | None, typer.Option("--model", metavar="NAME", help="Only what this served model answered.")]
 RequestIds = Annotated[
     list[str] | None, typer.Option("--request", metavar="ID", help="Only this request; may be given several times.")
@@ -45,6 +48,7 @@ def list_(
     since: Since = None,
     until: Until = None,
     route: RouteName = None,
+    kind: Kind = None,
     model: Model = None,
     request: RequestIds = None,
     containing: Containing = None,
@@ -61,14 +65,14 @@ def list_(
     from tuneloop.store.database import open_database
 
     session = open_session(config, overrides, sets, as_json=as_json, needs_file=False)
-    wanted = _filter(since, until, route, model, request, containing, has_feedback=with_feedback)
+    wanted = _filter(since, until, route, model, request, containing, kind=kind, has_feedback=with_feedback)
     with open_database(session.config.store) as database:
         total, answers = count_log(database, wanted), newest(database, wanted, limit)
     data = {"total": total, "requests": [export_row(answer) for answer in answers]}
     if not answers:
         session.finish(data, "No answer in the log fits.")
         return
-    headings = ["time", "request", "item", "label", "probability", "route", "said to be", "document"]
+    headings = ["time", "request", "item", "answer", "probability", "route", "said to be", "document"]
     shown = f"{len(answers):,} of {total:,} answers."
     session.finish(data, table(headings, [_cells(answer) for answer in answers]), "", shown)
 
@@ -86,6 +90,7 @@ def export(
     since: Since = None,
     until: Until = None,
     route: RouteName = None,
+    kind: Kind = None,
     model: Model = None,
     overrides: options.Overrides = None,
     config: options.ConfigPath = options.DEFAULT_CONFIG,
@@ -95,6 +100,7 @@ def export(
 ) -> None:
     """Write answers with feedback as examples: text, and what was said to be right as label and entities.
 
+    With --all also generated texts: the prompt as text (of a chat its messages as JSON), and the answer.
     Rows whose text was dropped or hashed cannot be learnt from, and are left out without --all.
     """
     from tuneloop.cli.session import open_session
@@ -104,7 +110,7 @@ def export(
 
     session = open_session(config, overrides, sets, as_json=as_json, needs_file=False)
     _require_writable(file)
-    wanted = _filter(since, until, route, model, None, None, has_feedback=not all_rows)
+    wanted = _filter(since, until, route, model, None, None, kind=kind, has_feedback=not all_rows)
     with open_database(session.config.store) as database:
         total = count_log(database, wanted)
         if dry_run:
@@ -214,20 +220,26 @@ def _filter(
     requests: list[str] | None,
     containing: str | None,
     *,
+    kind: str | None = None,
     has_feedback: bool = False,
 ) -> LogFilter:
     from tuneloop.cli.times import time_ago
     from tuneloop.errors import UsageError
     from tuneloop.serve.log_queries import LogFilter
+    from tuneloop.store.tables import REQUEST_KINDS
 
     routes: dict[str | None, Route | None] = {None: None, "auto": "auto", "review": "review"}
     if route not in routes:
         raise UsageError(f"there is no route {route!r}", where=f"--route {route}", hint="Choose auto or review.")
+    if kind is not None and kind not in REQUEST_KINDS:
+        hint = f"Choose from {', '.join(REQUEST_KINDS)}."
+        raise UsageError(f"there is no kind of request {kind!r}", where=f"--kind {kind}", hint=hint)
     return LogFilter(
         since=None if since is None else time_ago(since, "--since"),
         until=None if until is None else time_ago(until, "--until"),
         request_ids=tuple(requests or ()),
         route=routes[route],
+        kind=next((known for known in REQUEST_KINDS if known == kind), None),
         model=model,
         containing=containing,
         has_feedback=has_feedback,
@@ -251,7 +263,13 @@ def _cells(answer: LoggedAnswer) -> list[Any]:
     row = answer.row
     said = answer.right_label or ("entities" if answer.right_entities is not None else "")
     text = f"({row.redaction})" if row.text is None else visible(row.text)
-    shown = text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS - 1] + "…"
+    is_text = row.kind != "predict"
+    answered = visible((row.answer if is_text else row.label) or "")
     place = [f"{row.created_at:%Y-%m-%d %H:%M:%S}", row.request_id, row.item]
-    answer_cells = [visible(row.label or ""), f"{row.probability:.3f}", row.route, visible(said)]
-    return [*place, *answer_cells, " ".join(shown.split())]
+    sure = [row.kind, ""] if is_text else [f"{row.probability:.3f}", row.route]
+    return [*place, _beginning(answered), *sure, visible(said), _beginning(text)]
+
+
+def _beginning(text: str) -> str:
+    shown = " ".join(text.split())
+    return shown if len(shown) <= SHOWN_CHARS else shown[: SHOWN_CHARS - 1] + "…"

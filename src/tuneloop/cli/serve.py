@@ -20,12 +20,16 @@ EPILOG = options.example(
     "tuneloop serve",
     "tuneloop serve --run 3f9c2a7d --port 9000",
     "tuneloop serve --export 81c0d2e4",
+    "tuneloop serve --as-configured   # take back what was switched over HTTP",
     "tuneloop serve --engine vllm serve.deadline_s=10",
     "tuneloop serve --host 0.0.0.0   # needs a key: tuneloop keys create --help",
 )
 
 Run = Annotated[str | None, typer.Option("--run", metavar="ID", help="Serve this run (default: the configuration's).")]
 Export = Annotated[str | None, typer.Option("--export", metavar="ID", help="Serve this export.")]
+AsConfigured = Annotated[
+    bool, typer.Option("--as-configured", help="Forget switches made over HTTP; serve what the configuration says.")
+]
 Engine = Annotated[
     str | None, typer.Option("--engine", metavar="NAME", help="transformers, vllm, llamacpp or openai (serve.engine).")
 ]
@@ -37,6 +41,7 @@ def serve(
     overrides: options.Overrides = None,
     run: Run = None,
     export: Export = None,
+    as_configured: AsConfigured = False,
     engine: Engine = None,
     host: Host = None,
     port: Port = None,
@@ -62,7 +67,7 @@ def serve(
         shown = ", ".join(source.name for source in sources)
         session.finish(facts, f"Would serve {shown} with {settings.engine} on {settings.host} port {settings.port}.")
         return
-    _serve(session, sources)
+    _serve(session, sources, is_explicit=bool(run or export), as_configured=as_configured)
 
 
 def _sources(config: Config, run: str | None, export: str | None) -> tuple[ServedModelConfig, ...]:
@@ -78,7 +83,7 @@ def _sources(config: Config, run: str | None, export: str | None) -> tuple[Serve
     return config.serve.models or (DEFAULT_MODEL,)
 
 
-def _serve(session: Session, sources: tuple[ServedModelConfig, ...]) -> None:
+def _serve(session: Session, sources: tuple[ServedModelConfig, ...], *, is_explicit: bool, as_configured: bool) -> None:
     """Open everything, say where it is once it answers, and serve until a signal."""
     import logging
 
@@ -91,7 +96,12 @@ def _serve(session: Session, sources: tuple[ServedModelConfig, ...]) -> None:
         open_service(session.config, session.store, session.progress) as opened,
         bind(settings.host, settings.port) as listener,
     ):
-        opened.service.models.open_all(sources)
+        if as_configured:
+            opened.forget_switches()
+        chosen, notes = opened.choose_models(sources, is_explicit=is_explicit)
+        for note in notes:
+            session.progress.say(note)
+        opened.service.models.open_all(chosen)
         run(opened.service, opened.app, listener, lambda: _say_ready(session, opened, url_of(listener)))
     session.progress.say("Stopped.")
 

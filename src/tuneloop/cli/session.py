@@ -98,14 +98,10 @@ def chosen_run(session: Session, id: str | None) -> Artifact:
 
     Raises: ArtifactError: it is not there; UsageError: the id is that of something else.
     """
-    from tuneloop.errors import UsageError
     from tuneloop.loop import stages
+    from tuneloop.runs import run_with
 
     if id is None:
         dataset = stages.find_dataset(session.config, session.store)
         return stages.find_run(session.config, dataset, session.store, session.progress)
-    run = session.store.get(id)
-    if run.kind != "run":
-        hint = "`tuneloop lineage` lists all artifacts; give the id of one of kind run."
-        raise UsageError(f"{run.id} is an artifact of kind {run.kind!r}, not a run", where=f"--run {id}", hint=hint)
-    return run
+    return run_with(session.store, id, f"--run {id}")

@@ -36,8 +36,8 @@ class LimitsConfig(Section):
 class QuotaConfig(Section):
     """What one key may ask for in a minute; a key made with its own quotas keeps those.
 
-    A quota is a bucket that fills steadily: what was not used for a minute may be used at once. Every process of a
-    service counts for itself.
+    A quota is a bucket that fills steadily: what was not used for a minute may be used at once. Processes that share
+    the store share the quotas, a second late: what they granted too much in that second is missing afterwards.
     """
 
     requests_per_minute: Positive | None = 1_200
@@ -50,14 +50,14 @@ class LogConfig(Section):
     """What the service remembers of its answers. Rows are in the store; `tuneloop requests` lists and exports them."""
 
     sample: Share = 1.0
-    """Share of requests that are logged, chosen by request id. What is not logged can take no feedback. 0 without
-    `keep_review` logs nothing."""
+    """Share of requests that are logged, chosen by request id: documents, chats and completions. What is not logged
+    can take no feedback. 0 without `keep_review` logs nothing."""
     keep_review: bool = True
     """Answers that go to a person are logged whatever the sample says: they are tomorrow's training data."""
     redact: Literal["none", "mask", "hash", "drop"] = "none"
-    """What becomes of a document's text before it is stored. `none` keeps it: needed to train on it later. `mask`
-    replaces personal data that patterns find (e-mail, phone, IBAN, card, IP address), in entities as well. `hash` keeps
-    only a SHA-256, `drop` nothing: neither can become training data."""
+    """What becomes of a document, prompt or generated text before it is stored. `none` keeps it: needed to train on it
+    later. `mask` replaces personal data that patterns find (e-mail, phone, IBAN, card, IP address), in entities as
+    well. `hash` keeps only a SHA-256, `drop` nothing: neither can become training data."""
     mask_patterns: dict[Word, Word] = {}
     """Further patterns for `mask`, as NAME: regular expression; what matches becomes `[NAME]`. A slow expression slows
     the log's writer, not the answers."""

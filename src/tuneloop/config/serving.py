@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Annotated, Literal
 
@@ -43,10 +44,11 @@ class ServeConfig(Section):
     port: Annotated[int, Field(ge=0, le=65_535)] = 8000
     """The port to listen on; 0 takes a free one and says which."""
     engine: EngineName = "transformers"
-    """What computes runs: transformers in this process, or vllm (faster on a GPU, its own environment). Exports bring
-    the engine that their form needs."""
+    """What computes runs: transformers in this process, vllm (faster on a GPU, its own environment), or openai, which
+    asks an address and cannot be calibrated. GGUF exports are computed by llamacpp, unless this is openai."""
     engine_url: Word | None = None
-    """Where the engine `vllm` or `openai` listens already; without it tuneloop starts vLLM itself."""
+    """Where the engine `vllm` (URL, or URL#MODEL) or `openai` (URL/v1#MODEL) listens already; without it tuneloop
+    starts vLLM itself."""
     vllm: VllmConfig = VllmConfig()
     openai: OpenAIConfig = OpenAIConfig()
     models: tuple[ServedModelConfig, ...] = ()
@@ -104,6 +106,7 @@ class ServeConfig(Section):
         return is_loopback(self.host)
 
 
+@lru_cache(maxsize=256)  # asked for every request
 def is_loopback(host: str) -> bool:
     """Whether a host name or address is this machine's own, reachable by nobody else."""
     try:

@@ -118,7 +118,8 @@ def _fill(folder: Path, form: ExportedForm, artifact: Artifact, settings: Export
     _write_json(folder / "labels.json", {"labels": list(task.labels), "entity_types": list(task.entity_types)})
     _write_json(folder / "licences.json", {"chain": to_dicts(chain)})
     _write_json(folder / "provenance.json", {"artifacts": _provenance(artifact, store)})
-    _write_prompt(folder / "prompt", form, task, store)
+    merged = store.get(artifact.parents["merged"]) if form.path.is_file() else artifact
+    _write_prompt(folder / "prompt", read_form(merged), task)
     _write_lists(folder, form, artifact, chain)
 
 
@@ -133,25 +134,18 @@ def _left_out(where: str, names: list[str], root: Path) -> set[str]:
     return {MANIFEST} & set(names) if Path(where) == root else set()
 
 
-def _write_prompt(folder: Path, form: ExportedForm, task: TaskPrompt, store: ArtifactStore) -> None:
+def _write_prompt(folder: Path, form: ExportedForm, task: TaskPrompt) -> None:
+    """Write the prompt as `form` writes it: a GGUF's tokenizer is that of the merged model, which it was made from."""
+    from transformers import AutoTokenizer
+
     folder.mkdir()
-    chat = ChatFormat(_tokenizer(form, store))
+    tokenizer: Any = AutoTokenizer.from_pretrained(form.path, local_files_only=True)
+    chat = ChatFormat(tokenizer)
     texts = {"system.txt": task.system(), "example.txt": chat.render(task.system(), EXAMPLE)}
     if isinstance(chat.tokenizer.chat_template, str):
         texts["chat_template.jinja"] = chat.tokenizer.chat_template
     for name, text in texts.items():
         (folder / name).write_bytes(text.encode("utf-8"))
-
-
-def _tokenizer(form: ExportedForm, store: ArtifactStore) -> Any:
-    """Return the form's tokenizer; a GGUF has that of the merged model, which it was made from."""
-    from transformers import AutoTokenizer
-
-    path = form.path
-    if path.is_file():
-        artifact = next(one for one in store if one.path == form.folder)
-        path = read_form(store.get(artifact.parents["merged"])).path
-    return AutoTokenizer.from_pretrained(path, local_files_only=True)
 
 
 def _provenance(artifact: Artifact, store: ArtifactStore) -> list[dict[str, Any]]:

@@ -46,8 +46,8 @@ def spdx(licence: str | None) -> str | None:
 
 def is_spdx(licence: str) -> bool:
     """Whether `licence` is an SPDX expression of known licences."""
-    try:
-        return not get_spdx_licensing().validate(licence).errors
+    try:  # not `validate`, which itself fails on what has a character that no licence's key has
+        return get_spdx_licensing().parse(licence, validate=True) is not None
     except ExpressionError:
         return False
 

@@ -20,13 +20,14 @@ from tuneloop.export.agreement import Spoken, compare, listen
 from tuneloop.export.items import parity_items
 from tuneloop.export.merge import merge
 from tuneloop.export.source import Source
-from tuneloop.forms import KIND, FormName, part_of
+from tuneloop.forms import KIND, FormName, part_of, read_form
 from tuneloop.models.chat import ChatFormat
-from tuneloop.models.load import load_model
+from tuneloop.models.load import EMBEDDED, load_model
 from tuneloop.progress import Progress
 
 UNPROVEN = "unproven"
 STAGE_VERSION = 1  # raise it when the same inputs would give other weights
+EMBEDDED_TYPE = "Q4_1"  # of the file that the embedded base model comes as
 PROMPTS = 4  # whose logits are compared before a merged model is believed
 
 
@@ -82,6 +83,11 @@ def link(made: Artifact, form: FormName, folder: Path) -> None:
         shutil.copytree(made.path / part, folder / part, copy_function=_link_or_copy)
 
 
+def figures_of(made: Artifact) -> dict[str, Any]:
+    """Return what was noted when the weights in `made` were made, whether they are unproven or exported already."""
+    return dict(made.summary) if made.kind == UNPROVEN else dict(read_form(made).made)
+
+
 def forget(made: Artifact) -> None:
     """Remove an unproven artifact whose weights are exported now."""
     if made.kind == UNPROVEN:
@@ -101,6 +107,7 @@ def _inputs(source: Source, form: FormName) -> dict[str, Any]:
     inputs |= settings.model_dump(mode="json", include={"dtype", "max_shard_size"})
     if form == "merged" or form.startswith("gguf"):
         return inputs
+    inputs["max_tokens"] = source.config.model.max_tokens  # where the calibration documents are cut
     quantised = {"calibration_examples", "seed"} | (set() if form == "int8" else {"group_size"})
     return inputs | settings.model_dump(mode="json", include=quantised)
 
@@ -154,7 +161,9 @@ def _write_gguf(source: Source, form: FormName, merged: Path, target: Path, prog
     from tuneloop.export.gguf import GgufType, convert
 
     kinds: dict[FormName, GgufType] = {"gguf-f16": "f16", "gguf-q8_0": "q8_0", "gguf-q4_k_m": "q4_k_m"}
-    return convert(merged, target, kinds[form], progress=progress).to_dict()
+    report = convert(merged, target, kinds[form], progress=progress)
+    rounded_to = EMBEDDED_TYPE if source.config.model.base_model == EMBEDDED else None
+    return report.to_dict() | {"base_rounded_to": rounded_to}
 
 
 def _write_quantised(source: Source, form: FormName, merged: Path, target: Path, progress: Progress) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from functools import cached_property
 
 from tuneloop.export.items import parity_items
 from tuneloop.export.parity.asked import Asked, ask
+from tuneloop.export.parity.known import with_known_reasons
 from tuneloop.export.parity.result import ParityResult
 from tuneloop.export.parity.run import check_parity
 from tuneloop.export.parity.tolerance import Tolerance
@@ -34,7 +35,7 @@ class Reference:
         engine = open_engine(self.source.config, form.engine, form=form, progress=self.progress)
         limits = self.source.config.export.tolerances.of(form.name).model_dump()
         try:
-            return check_parity(
+            result = check_parity(
                 asked,
                 engine,
                 self._items,
@@ -45,6 +46,7 @@ class Reference:
             )
         finally:
             engine.close()
+        return with_known_reasons(result, form)
 
     @cached_property
     def _items(self) -> list[Example]:

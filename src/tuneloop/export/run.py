@@ -15,7 +15,7 @@ from typing import Any
 from tuneloop.artifacts import Artifact, ArtifactStore, content_id
 from tuneloop.errors import GateRefused
 from tuneloop.export.card import write_card
-from tuneloop.export.make import forget, link, made_id, make, needs_merged, require_possible
+from tuneloop.export.make import figures_of, forget, link, made_id, make, needs_merged, require_possible
 from tuneloop.export.parity.result import ParityResult
 from tuneloop.export.parity.stored import write_parity
 from tuneloop.export.proof import Reference
@@ -104,7 +104,7 @@ def _export(
         made = make(source, form, None if from_merged is None else from_merged.path / MODEL, store, progress)
     except GateRefused as refusal:
         return Exported(form, None, refusal=refusal)
-    parity = reference.prove(_form(source, form, made.path))
+    parity = reference.prove(_form(source, form, made))
     if not parity.is_within and form not in allowed:
         return Exported(form, None, parity=parity.to_dict(), refusal=_refused(form, made, parity.refusal()))
     parents = {**source.parents} | ({} if from_merged is None else {"merged": from_merged.id})
@@ -128,15 +128,16 @@ def _inputs(source: Source, form: FormName) -> dict[str, Any]:
     }
 
 
-def _form(source: Source, form: FormName, folder: Path) -> ExportedForm:
+def _form(source: Source, form: FormName, made: Artifact) -> ExportedForm:
     return ExportedForm(
         name=form,
-        path=folder / part_of(form),
+        path=made.path / part_of(form),
         engine=engine_of(form),
         run_id=source.run.id,
         base_model_fingerprint=source.base.fingerprint,
         task=source.task.to_dict(),
         base_model=source.base.title,
+        made=figures_of(made),
     )
 
 
@@ -149,7 +150,7 @@ def _write(source: Source, form: FormName, made: Artifact, parity: ParityResult,
         "engine": engine_of(form),
         "run": source.run.id,
         "base_model": source.base.to_dict(),
-        "made": dict(made.summary),
+        "made": figures_of(made),
         "parity": parity.to_dict(),
         "allowed_beyond_tolerance": not parity.is_within,
     }

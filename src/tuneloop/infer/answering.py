@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, Protocol
 
 import numpy as np
@@ -23,6 +24,7 @@ from tuneloop.models.prompt import ParsedAnswer, TaskPrompt
 from tuneloop.records import Example, Prediction, ReviewReason
 
 Mode = Literal["closed", "free", "labels"]
+LabelScoring = Literal["constrained", "sequence"]
 PROBES = ("a document", "9 documents")  # two documents with nothing in common, to find where the prompt's prefix ends
 SCORE_DIGITS = 5  # kept of a label's log-score: what forward passes in float32 agree on
 
@@ -81,18 +83,25 @@ class Answering:
     """One task in the words and tokens of one model.
 
     Args: max_tokens: of prompt and answer together; max_new_tokens: of the answer; threshold: the probability under
-        which an answer is routed to review.
+        which an answer is routed to review; label_scoring: what a label's probability is (see `ModelConfig`).
     Raises: ModelError: this tokenizer cannot tell two labels apart.
     """
 
     def __init__(
-        self, task: TaskPrompt, chat: AnswerFormat, *, max_tokens: int, max_new_tokens: int, threshold: float
+        self,
+        task: TaskPrompt,
+        chat: AnswerFormat,
+        *,
+        max_tokens: int,
+        max_new_tokens: int,
+        threshold: float,
+        label_scoring: LabelScoring = "constrained",
     ) -> None:
         self.task, self.chat = task, chat
         self.max_tokens, self.max_new_tokens, self.threshold = max_tokens, max_new_tokens, threshold
         self.system = task.system()
         self.candidates = [self._candidate(label) for label in task.labels] if task.has_label else []
-        self.tree = self._build_tree() if task.has_label else None
+        self.tree = self._build_tree(label_scoring) if task.has_label else None
 
     def prompt_ids(self, text: str, shots: Sequence[Example] = ()) -> list[int]:
         """Return the prompt's ids; where they are too many, the farthest shots go before the document's end does.
@@ -114,8 +123,11 @@ class Answering:
 
     def shared(self, prompts: Sequence[Sequence[int]]) -> int:
         """Return how many first tokens of these prompts every prompt of the task begins with."""
-        probes = [self.chat.prompt_ids(self.system, probe) for probe in PROBES]
-        return common_prefix([*prompts, *probes])
+        return common_prefix([*prompts, *self._probes])
+
+    @cached_property
+    def _probes(self) -> list[list[int]]:
+        return [self.chat.prompt_ids(self.system, probe) for probe in PROBES]
 
     def complete(self, scored: ScoredSet, rest: Generated | None, document: str) -> Answer:
         """Make an answer of the scored label set and, where there are entities, what was generated after the label."""
@@ -164,9 +176,10 @@ class Answering:
     def _candidate(self, label: str) -> list[int]:
         return self.chat.answer_ids([self.task.label_head(label)], end=self.task.kind == "classify")
 
-    def _build_tree(self) -> LabelTree:
+    def _build_tree(self, scoring: LabelScoring) -> LabelTree:
+        build = LabelTree.of_beginnings if scoring == "constrained" else LabelTree.build
         try:
-            return LabelTree.build(self.candidates)
+            return build(self.candidates)
         except ValueError as error:
             raise ModelError(
                 f"this model's tokenizer cannot tell the labels apart: {error}",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import email.utils
 import json
 import random
+import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,8 @@ from tuneloop.infer.wires import Refusal
 
 PURSE_IS_EMPTY = {"insufficient_quota", "billing_error", "billing_hard_limit_reached"}
 QUOTED_CHARS = 300
+# llama-cpp-python's server (0.3.36) answers 500, where others answer 400, to settings that it does not take.
+UNTAKEN = re.compile(r"'response_format', 'type'|logprobs is not supported")
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Patience:
 
 
 class RefusedRequest(Exception):
-    """The API does not take the request as it stands (HTTP 400 or 422); never leaves this package."""
+    """The API does not take the request as it stands (HTTP 400, 422 or the like); never leaves this package."""
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.message)
@@ -131,7 +134,7 @@ class Caller:
         final = self._final(refusal)
         if final is not None:
             return final
-        if response.status_code in {400, 422}:
+        if response.status_code in {400, 422} or (response.status_code == 500 and UNTAKEN.search(refusal.message)):
             return RefusedRequest(refusal)
         advice = response.headers.get("x-should-retry")  # both makers send it where the status alone misleads
         passes = response.status_code in {408, 409, 429} or response.status_code >= 500

@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 from tuneloop.records import Message
 
 LimitName = Literal["max_tokens", "max_completion_tokens"]
+SchemaForm = Literal["json_schema", "json_object"]
 FinishReason = Literal["stop", "length", "refusal", "other"]
 
 
@@ -54,12 +55,17 @@ class Completion:
 
 @dataclass(frozen=True)
 class Capabilities:
-    """Which settings an API takes for one model. What it refuses is left out of later requests, and said."""
+    """Which settings an API takes for one model. What it refuses is left out of later requests, and said.
+
+    `schema_form` is how a schema is written: as OpenAI does, or as the `schema` of a JSON object, which is the form
+    that llama-cpp-python's server knows.
+    """
 
     temperature: bool = True
     schema: bool = True
     logprobs: bool = True
     limit_name: LimitName = "max_tokens"
+    schema_form: SchemaForm = "json_schema"
 
     @property
     def missing(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ heads, D dimensions of a head, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,8 +16,15 @@ from tuneloop.infer import caches
 from tuneloop.infer.answering import Generated as Generated
 from tuneloop.infer.labels import ScoredLabels
 from tuneloop.infer.session import PrefixSession, ReadDocuments
-from tuneloop.infer.tree import LabelTree
 from tuneloop.models.prefix import AppendPass, KeyValues
+
+
+@dataclass(frozen=True, slots=True)
+class LabelPath:
+    """A label after a document: the nodes of the tree that its beginning is, and the ids that follow, at least one."""
+
+    nodes: tuple[int, ...]
+    rest: tuple[int, ...]
 
 
 @torch.inference_mode()
@@ -33,29 +41,28 @@ def generate_after_labels(
     session: PrefixSession,
     documents: ReadDocuments,
     scored: ScoredLabels,
-    tree: LabelTree,
-    chosen: Sequence[int],
+    labels: Sequence[LabelPath],
     *,
     end_id: int,
     max_new_tokens: int,
 ) -> list[Generated]:
-    """Go on where the chosen candidate of each document ends; the answers do not repeat the candidate.
+    """Go on where the chosen label of each document ends; the answers do not repeat the label.
 
-    Raises: ValueError: the scoring left a chosen candidate out, since it is next to impossible.
+    Raises: ValueError: the scoring left a chosen label out, since it is next to impossible.
     """
     kept = [
-        [*range(length), *scored.places[document, list(tree.paths[candidate])]]
-        for document, (length, candidate) in enumerate(zip(documents.lengths, chosen, strict=True))
+        [*range(length), *scored.places[document, list(label.nodes)]]
+        for document, (length, label) in enumerate(zip(documents.lengths, labels, strict=True))
     ]
     if min(map(min, kept)) < 0:
-        raise ValueError("a chosen candidate was left out by the scoring")
-    room = max(map(len, kept))
+        raise ValueError("a chosen label was left out by the scoring")
+    room, rest = max(map(len, kept)), max(len(label.rest) for label in labels)
     places = torch.tensor([[*row, *[0] * (room - len(row))] for row in kept], device=session.device)
-    cache = caches.widened(caches.rearranged(scored.cache, places), max_new_tokens + 1)
+    cache = caches.widened(caches.rearranged(scored.cache, places), max_new_tokens + rest)
     lengths = torch.tensor([len(row) for row in kept], device=session.device)
-    last = torch.tensor([tree.candidates[candidate][-1] for candidate in chosen], device=session.device)
-    logits = step(session, cache, lengths, last)
-    return _continue(session, cache, lengths + 1, logits.float().log_softmax(-1), end_id, max_new_tokens)
+    logits = append(session, cache, lengths, [label.rest for label in labels])
+    lengths += torch.tensor([len(label.rest) for label in labels], device=session.device)
+    return _continue(session, cache, lengths, logits.float().log_softmax(-1), end_id, max_new_tokens)
 
 
 def _continue(
@@ -93,6 +100,24 @@ def _continue(
         Generated(tuple(answer[:-1] if answer[-1] == end_id else answer), tuple(score), answer[-1] == end_id)
         for answer, score in zip(ids, scores, strict=True)
     ]
+
+
+def append(session: PrefixSession, cache: KeyValues, lengths: Tensor, tokens: Sequence[Sequence[int]]) -> Tensor:
+    """Give each document its next tokens, at least one, in one pass; returns the logits (n, V) after the last of each.
+
+    `lengths` (n,) tells how many each has; the cache needs room for the new ones.
+    """
+    device = lengths.device
+    counts = torch.tensor([len(own) for own in tokens], device=device)
+    owners = torch.repeat_interleave(torch.arange(len(tokens), device=device), counts)
+    columns = torch.arange(len(owners), device=device) - (counts.cumsum(0) - counts)[owners]
+    places = lengths[owners] + columns
+    seen = lengths[:, None] + torch.arange(int(counts.max()), device=device)
+    mask = torch.arange(caches.room_of(cache), device=device) <= seen[:, :, None]
+    attend = AppendPass(session.prefix, cache, owners, columns, places, mask[:, None])
+    ids = torch.tensor([token for own in tokens for token in own], device=device)
+    logits = session.forward(ids[None], (places + len(session.prefix_ids))[None], attend, last=0)
+    return logits[counts.cumsum(0) - 1]
 
 
 def step(session: PrefixSession, cache: KeyValues, lengths: Tensor, tokens: Tensor) -> Tensor:

@@ -45,4 +45,5 @@ def _predictor(config: Config, loaded: LoadedModel, task: TaskPrompt) -> Predict
         max_new_tokens=config.evaluate.max_new_tokens,
         tokens_per_row=config.evaluate.tokens_per_row,
         threshold=config.review.uncalibrated_threshold,
+        label_scoring=config.model.label_scoring,
     )

@@ -5,7 +5,8 @@ Used for models whose attention cannot share a prefix, and as the yardstick that
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -26,6 +27,25 @@ def score_candidates(model: PreTrainedModel, prompt: Sequence[int], candidates: 
         log_probabilities = logits.float().log_softmax(-1)
         scores.append(log_probabilities.gather(1, ids[0, len(prompt) :, None]).sum())
     return torch.stack(scores)
+
+
+@dataclass(frozen=True)
+class PlainNextTokens:
+    """How likely tokens are to come next, by a forward pass for each sequence (an `engines.scoring.NextTokenModel`)."""
+
+    model: PreTrainedModel
+
+    @torch.inference_mode()
+    def next_log_probabilities(
+        self, sequences: Sequence[Sequence[int]], wanted: Sequence[Sequence[int]]
+    ) -> list[Mapping[int, float]]:
+        """Return, for each sequence of token ids, the log-probability of its wanted tokens."""
+        return [self._after(sequence, tokens) for sequence, tokens in zip(sequences, wanted, strict=True)]
+
+    def _after(self, sequence: Sequence[int], wanted: Sequence[int]) -> Mapping[int, float]:
+        ids = torch.tensor([list(sequence)], device=next(self.model.parameters()).device)
+        logits = self.model(input_ids=ids, use_cache=False, logits_to_keep=1).logits[0, -1]
+        return dict(zip(wanted, logits.float().log_softmax(-1)[list(wanted)].tolist(), strict=True))
 
 
 @torch.inference_mode()

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from tuneloop.infer.answering import LabelScoring
 from tuneloop.infer.calibrate import Bools, Calibrator, Confidences
 from tuneloop.infer.conformal import Acceptance
 from tuneloop.infer.scope import ScopeDetector
@@ -26,7 +27,7 @@ class ReviewPolicy:
     The rule is either `threshold`, on the calibrated probability, or `acceptances`: groups of predicted labels, each
     with the log-odds (before calibration, so that no label of a calibration document has shaped them) above which the
     promise holds. `scope` sends foreign documents to review, whatever the probability. `labels` is the label set that
-    the answers were scored over, None where they were not.
+    the answers were scored over, None where they were not, and `label_scoring` what their scores were.
     """
 
     calibrator: Calibrator
@@ -34,6 +35,7 @@ class ReviewPolicy:
     acceptances: tuple[Acceptance, ...] = ()
     scope: ScopeDetector | None = None
     labels: tuple[str, ...] | None = None
+    label_scoring: LabelScoring = "constrained"
 
     def __post_init__(self) -> None:
         if (self.threshold is None) == (not self.acceptances):
@@ -65,6 +67,7 @@ class ReviewPolicy:
             "acceptances": [acceptance.to_dict() for acceptance in self.acceptances],
             "scope": None if self.scope is None else self.scope.to_dict(),
             "labels": None if self.labels is None else list(self.labels),
+            "label_scoring": self.label_scoring,
         }
 
     @classmethod
@@ -77,6 +80,7 @@ class ReviewPolicy:
             tuple(Acceptance.from_dict(acceptance) for acceptance in content["acceptances"]),
             None if scope is None else ScopeDetector.from_dict(scope),
             None if labels is None else tuple(labels),
+            content.get("label_scoring", "sequence"),  # the only one there was before this was written down
         )
 
     def _is_sure(self, predictions: Sequence[Prediction], confidences: Confidences) -> Bools:

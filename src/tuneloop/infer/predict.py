@@ -6,13 +6,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+import torch
 from torch import Tensor
 
-from tuneloop.infer.answering import Answer, Answering, Generated, ScoredSet
+from tuneloop.infer.answering import Answer, Answering, Generated, LabelScoring, ScoredSet
 from tuneloop.infer.answering import Mode as Mode
-from tuneloop.infer.generate import generate, generate_after_labels
+from tuneloop.infer.engines.scoring import score_labels as score_by_questions
+from tuneloop.infer.generate import LabelPath, generate, generate_after_labels
 from tuneloop.infer.labels import score_labels
-from tuneloop.infer.plain import generate_one, score_candidates
+from tuneloop.infer.plain import PlainNextTokens, generate_one, score_candidates
 from tuneloop.infer.session import PrefixSession, ReadDocuments
 from tuneloop.infer.tree import LabelTree
 from tuneloop.models import prefix
@@ -41,10 +43,16 @@ class Predictor:
         max_new_tokens: int = 128,
         tokens_per_row: int = 2048,
         threshold: float = 0.85,
+        label_scoring: LabelScoring = "constrained",
     ) -> None:
         self.loaded, self.task, self.tokens_per_row = loaded, task, tokens_per_row
         self.answering = Answering(
-            task, loaded.chat, max_tokens=max_tokens, max_new_tokens=max_new_tokens, threshold=threshold
+            task,
+            loaded.chat,
+            max_tokens=max_tokens,
+            max_new_tokens=max_new_tokens,
+            threshold=threshold,
+            label_scoring=label_scoring,
         )
         self._session: PrefixSession | None = None
 
@@ -112,7 +120,7 @@ class Predictor:
         rests: Iterable[Generated | None] = [None] * len(texts)
         if self.task.has_entities and mode == "closed":
             rests = generate_after_labels(
-                session, documents, scored, tree, chosen,
+                session, documents, scored, self._label_paths(tree, chosen),
                 end_id=self._end_id, max_new_tokens=self.answering.max_new_tokens,
             )  # fmt: skip
         return [
@@ -125,12 +133,23 @@ class Predictor:
         pad_id = self.loaded.chat.tokenizer.pad_token_id or self._end_id
         if mode == "free" or not self.task.has_label:
             return self.answering.read(generate_one(model, prompt, pad_id=pad_id, **settings), text)
-        scores = score_candidates(model, prompt, self.answering.candidates)
+        scores = self._plain_scores(prompt)
         rest = None
         if self.task.has_entities and mode == "closed":
             chosen = self.answering.candidates[int(scores.argmax())]
             rest = generate_one(model, [*prompt, *chosen], pad_id=pad_id, **settings)
         return self._complete(scores, rest, text)
+
+    def _plain_scores(self, prompt: list[int]) -> Tensor:
+        tree = self.answering.tree
+        if tree is not None and tree.is_constrained:
+            return torch.from_numpy(score_by_questions(PlainNextTokens(self.loaded.model), [prompt], tree)[0])
+        return score_candidates(self.loaded.model, prompt, self.answering.candidates)
+
+    def _label_paths(self, tree: LabelTree, chosen: Sequence[int]) -> list[LabelPath]:
+        """Return where the chosen labels are in the tree, and which of their ids come after that."""
+        ids = self.answering.candidates
+        return [LabelPath(tree.paths[k], tuple(ids[k][len(tree.paths[k]) :])) for k in chosen]
 
     def _complete(self, log_scores: Tensor, rest: Generated | None, document: str) -> Answer:
         """Make an answer of the label set's log-scores (K,) and, where there are entities, the generated rest."""

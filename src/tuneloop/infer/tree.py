@@ -1,16 +1,21 @@
 """The candidates of a closed set as a tree of tokens: common beginnings are one path.
 
+The tree holds the candidates whole, or only as far as they differ (`LabelTree.of_beginnings`), which is a fraction.
+
 Knows nothing about models. Shapes: K candidates, N inner nodes, S segments.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tuneloop.models.beginnings import common_prefix
 
 ROOT = -1
 Indices = NDArray[np.int64]
@@ -23,13 +28,29 @@ class LabelTree:
 
     Inner node i has token `tokens[i]` and comes after node `parents[i]` (ROOT: directly after the document). Last
     tokens of candidates are no nodes: their probability is known at the node before. `paths[k]` are the nodes of
-    candidate k, `candidates[k]` its ids.
+    candidate k, `candidates[k]` its ids. `is_constrained` says that whoever walks it may go nowhere else: the
+    probability of a step is its share among the steps that leave the same node.
     """
 
     candidates: tuple[tuple[int, ...], ...]
     tokens: tuple[int, ...]
     parents: tuple[int, ...]
     paths: tuple[tuple[int, ...], ...]
+    is_constrained: bool = False
+
+    @classmethod
+    def of_beginnings(cls, candidates: Sequence[Sequence[int]]) -> LabelTree:
+        """Make the constrained tree of the candidates' beginnings, each with the first token that tells it from all
+        others; what comes after that is certain where nothing but candidates may be written.
+
+        Raises: ValueError: one of them is empty, there twice, or the beginning of another.
+        """
+        cls.build(candidates)
+        ordered = sorted(range(len(candidates)), key=lambda number: tuple(candidates[number]))
+        in_order = [candidates[number] for number in ordered]
+        shared = [0, *(common_prefix(pair) for pair in pairwise(in_order)), 0]
+        ends = dict(zip(ordered, (max(before, after) + 1 for before, after in pairwise(shared)), strict=True))
+        return replace(cls.build([candidate[: ends[k]] for k, candidate in enumerate(candidates)]), is_constrained=True)
 
     @classmethod
     def build(cls, candidates: Sequence[Sequence[int]]) -> LabelTree:
@@ -91,6 +112,21 @@ class LabelTree:
         ]
         left, tokens, targets = np.array(sorted(inner + last), dtype=np.int64).T
         return left, tokens, targets
+
+    @cached_property
+    def leaves(self) -> Indices:
+        """The node (or ROOT) that the step to each target leaves (N + K,)."""
+        left, _, targets = self.steps
+        leaves = np.empty_like(left)
+        leaves[targets] = left
+        return leaves
+
+    @cached_property
+    def is_after_fork(self) -> Flags:
+        """(N + K,), True where not every candidate's path takes the node that the step to the target leaves."""
+        common = np.append(self.on_path.all(axis=0), True)  # the last one is what the index ROOT names
+        after: Flags = ~common[self.leaves]
+        return after
 
     @cached_property
     def segment_of(self) -> Indices:

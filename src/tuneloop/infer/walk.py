@@ -36,7 +36,12 @@ class LabelWalk:
         return rows, tokens[steps], targets[steps]
 
     def note(self, owners: Indices, targets: Indices, log_probabilities: Floats) -> None:
-        """Take the log-probability of steps to `targets`, each in the tree of the document `owners`."""
+        """Take the log-probability of steps to `targets`, each in the tree of the document `owners`.
+
+        All steps that leave a node have to be told at once.
+        """
+        if self.tree.is_constrained:
+            log_probabilities = self._constrained(owners, targets, log_probabilities)
         self._steps[owners, targets] = log_probabilities
 
     def choose(self, tolerance: float, tokens_per_pass: int) -> Flags:
@@ -65,6 +70,19 @@ class LabelWalk:
         left_out = estimates.max(axis=1, initial=-np.inf)
         scores: NDArray[np.float32] = np.maximum(self._known_scores(), left_out).astype(np.float32)
         return scores
+
+    def _constrained(self, owners: Indices, targets: Indices, log_probabilities: Floats) -> Floats:
+        """Return each step's share among those that leave the same node.
+
+        Up to the first fork they stay what they are: that shifts all scores of a document alike, and tells how likely
+        the model finds any label at all.
+        """
+        leaves, after = self.tree.leaves[targets], self.tree.is_after_fork[targets]
+        _, forks = np.unique(np.stack([owners, leaves]), axis=1, return_inverse=True)
+        totals = np.full(len(targets), -np.inf)
+        np.logaddexp.at(totals, forks, log_probabilities)
+        possible = after & np.isfinite(totals[forks])
+        return np.where(possible, log_probabilities - np.where(possible, totals[forks], 0.0), log_probabilities)
 
     def _waiting(self) -> Flags:
         """Return (n, S): what comes before the segment is computed, and the segment is not."""

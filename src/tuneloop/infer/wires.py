@@ -10,16 +10,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from tuneloop.infer.completion import Capabilities, Completion, FinishReason, LimitName, TokenLogprob
+from tuneloop.infer.completion import Capabilities, Completion, FinishReason, LimitName, SchemaForm, TokenLogprob
 from tuneloop.infer.endpoints import ApiKey, Endpoint
 from tuneloop.records import Message
 
 ANTHROPIC_VERSION = "2026-10-21"  # the first that takes no temperature, from any model
 SAYS_UNSUPPORTED = re.compile(
     r"unsupported|not supported|does(n't| not) support|not permitted|not allowed|unrecognized|unknown|deprecated|"
-    r"only the default|invalid schema|invalid_json_schema",
+    r"only the default|invalid schema|invalid_json_schema|input should be",
     re.IGNORECASE,
 )
+OTHER_FORM = re.compile(
+    r"response_format.*'text' or 'json_object'", re.DOTALL
+)  # llama-cpp-python 0.3.36 on json_schema
 
 
 @dataclass(frozen=True)
@@ -77,8 +80,7 @@ class OpenAIShape:
         if can.logprobs:
             body["logprobs"] = True
         if can.schema and request.schema is not None:
-            schema = {"name": "answer", "strict": True, "schema": dict(request.schema)}
-            body["response_format"] = {"type": "json_schema", "json_schema": schema}
+            body["response_format"] = _response_format(request.schema, can.schema_form)
         return body
 
     def read(self, reply: Mapping[str, Any], seconds: float) -> Completion:
@@ -105,6 +107,8 @@ class OpenAIShape:
         if re.search(r"\bmax_(completion_)?tokens\b", named):
             other: LimitName = "max_tokens" if can.limit_name == "max_completion_tokens" else "max_completion_tokens"
             return replace(can, limit_name=other)
+        if can.schema and can.schema_form == "json_schema" and OTHER_FORM.search(refusal.message):
+            return replace(can, schema_form="json_object")
         return _without(can, named, schema=r"response_format|json_schema")
 
 
@@ -160,6 +164,12 @@ def shape_of(endpoint: Endpoint) -> tuple[Shape, Capabilities]:
     # OpenAI's reasoning models know only the newer name; many servers of the same shape know only the older one.
     limit_name: LimitName = "max_completion_tokens" if endpoint.is_official else "max_tokens"
     return OpenAIShape(), Capabilities(limit_name=limit_name)
+
+
+def _response_format(schema: Mapping[str, Any], form: SchemaForm) -> dict[str, Any]:
+    if form == "json_object":
+        return {"type": "json_object", "schema": dict(schema)}
+    return {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": dict(schema)}}
 
 
 def _bearer(key: ApiKey | None) -> dict[str, str]:

@@ -30,6 +30,7 @@ class Compared:
     judged_as: FormName
     open: Callable[[], Answering]
     artifact: Artifact | None = None
+    form: ExportedForm | None = None
     url: str = ""
 
 
@@ -135,7 +136,7 @@ def _at_url(name: str, config: Config, run: Artifact, progress: Progress, like: 
 def _exported(artifact: Artifact, engine: str | None, config: Config, progress: Progress) -> Compared:
     form = read_form(artifact)
     name = form.name if engine is None else f"{engine}@{form.name}"
-    return Compared(name, form.name, lambda: _open(config, engine or form.engine, progress, form=form), artifact)
+    return Compared(name, form.name, lambda: _open(config, engine or form.engine, progress, form=form), artifact, form)
 
 
 def _export_of(run: Artifact, form: str, store: ArtifactStore) -> Artifact:
@@ -192,6 +193,7 @@ def _check(
 ) -> ParityResult:
     """Ask one and compare it; where it calibrates its probabilities, so are the reference's."""
     from tuneloop.export.parity.asked import ask
+    from tuneloop.export.parity.known import with_known_reasons
     from tuneloop.export.parity.run import check_parity
     from tuneloop.export.parity.service import ServiceClient
     from tuneloop.export.parity.tolerance import Tolerance
@@ -205,7 +207,7 @@ def _check(
         engine.close()
     if isinstance(engine, ServiceClient) and engine.is_calibrated:
         reference = _calibrated(reference, config, run, store)
-    return check_parity(
+    result = check_parity(
         reference,
         asked,
         items,
@@ -213,6 +215,7 @@ def _check(
         untuned=lambda: open_untuned_engine(config, run, progress),
         progress=progress,
     )
+    return with_known_reasons(result, one.form)
 
 
 def _calibrated(reference: Asked, config: Config, run: Artifact, store: ArtifactStore) -> Asked:

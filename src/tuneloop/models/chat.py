@@ -29,6 +29,10 @@ PLAIN_TEMPLATE = (
 PROBE = "tuneloop probe"
 MARKER = re.compile(r"<+[^<>\s]+>+|\[/?[A-Z_]+\]")  # how templates write turns in plain text: [/INST], <<SYS>>, </s>
 
+# Added tokens that are control tokens whatever the tokenizer says (llama.cpp, convert_hf_to_gguf.py,
+# does_token_look_special).
+LOOKS_SPECIAL = re.compile(r"<\|.*\|>|<｜.*｜>|<unused.*>|<pad>|<mask>|<2mass>|\[@BOS@\]", re.DOTALL)
+
 
 class ChatFormat:
     """One tokenizer's way of writing prompts and answers."""
@@ -163,9 +167,14 @@ class ChatFormat:
 
     @cached_property
     def _special_tokens(self) -> set[str]:
-        """Tokens that mean something by themselves; others that were added (runs of spaces, HTML tags) are text."""
+        """Tokens that mean something by themselves; others that were added (runs of spaces, HTML tags) are text.
+
+        Some models do not mark all of theirs (`<|fim_prefix|>`). llama.cpp's converter goes by their looks then, and
+        so do we, or a document that has one would be another prompt there.
+        """
         added = self.tokenizer.added_tokens_decoder.values()
-        return {str(token) for token in added if token.special} | set(self.tokenizer.all_special_tokens)
+        special = {str(token) for token in added if token.special or LOOKS_SPECIAL.fullmatch(str(token))}
+        return special | set(self.tokenizer.all_special_tokens)
 
     @cached_property
     def _control_words(self) -> ControlWords:

@@ -13,13 +13,14 @@ from starlette.exceptions import HTTPException
 from tuneloop import __version__
 from tuneloop.serve.admin import admin_router
 from tuneloop.serve.description import describe
-from tuneloop.serve.entrance import ASKED, Entrance, refuse
+from tuneloop.serve.entrance import ASKED, METRICS, OPEN_ROUTES, Entrance, refuse
 from tuneloop.serve.guard import OpenGuard
 from tuneloop.serve.health import health_router
 from tuneloop.serve.limits import RequestLimits
 from tuneloop.serve.openai_api import openai_router
 from tuneloop.serve.predicting import predict_router
 from tuneloop.serve.problems import OPENAI_ROUTES, Problem
+from tuneloop.serve.scopes import PathScopes
 from tuneloop.serve.service import Service
 
 MakeRouter = Callable[[Service], APIRouter]
@@ -49,9 +50,10 @@ def create_app(service: Service, routers: Sequence[MakeRouter] = ()) -> FastAPI:
         max_json_depth=settings.limits.max_json_depth,
         max_json_values=settings.limits.max_json_values,
     )
-    app.add_middleware(Entrance, service=service)
-    _tell_errors(app, service)
     described = describe(app, settings, has_keys=not isinstance(service.guard, OpenGuard))
+    open_paths = OPEN_ROUTES if settings.metrics_need_key else {*OPEN_ROUTES, METRICS}
+    app.add_middleware(Entrance, service=service, scopes=PathScopes(described["paths"], open_paths))
+    _tell_errors(app, service)
     app.openapi = lambda: described  # type: ignore[method-assign]
     return app
 

@@ -126,20 +126,26 @@ class Lane:
 
     def _run(self) -> None:
         while batch := self._next():
-            self._compute(batch)
+            try:
+                self._compute(batch)
+            except Exception as error:  # whatever goes wrong with one batch, the next one is to be answered
+                _note(error, len(batch))
+                self._refuse(batch, not_answered())
 
     def _compute(self, batch: Sequence[Work]) -> None:
         started, first = time.monotonic(), batch[0]
-        if isinstance(first, CallWork):
-            _call(first)
-        elif isinstance(first, GenerationWork):
-            self._generate(first)
-        else:
-            self._answer([work for work in batch if isinstance(work, DocumentWork)])
-        tokens, seconds = sum(work.tokens for work in batch), time.monotonic() - started
-        with self._changed:
-            self._outstanding[first.kind] -= tokens
-            self.speeds[first.kind].add(tokens, seconds)
+        try:
+            if isinstance(first, CallWork):
+                _call(first)
+            elif isinstance(first, GenerationWork):
+                self._generate(first)
+            else:
+                self._answer([work for work in batch if isinstance(work, DocumentWork)])
+        finally:
+            tokens, seconds = sum(work.tokens for work in batch), time.monotonic() - started
+            with self._changed:
+                self._outstanding[first.kind] -= tokens
+                self.speeds[first.kind].add(tokens, seconds)
         if first.kind == "document":
             self._on_batch(len(batch), tokens, seconds)
 
@@ -170,7 +176,8 @@ class Lane:
 
     def _answer(self, batch: Sequence[DocumentWork]) -> None:
         now = time.monotonic()
-        self._refuse([work for work in batch if work.deadline < now], too_late())
+        if late := [work for work in batch if work.deadline < now]:
+            self._refuse(late, too_late())
         batch = [work for work in batch if work.deadline >= now and not work.is_cancelled]
         if not batch:
             return
@@ -236,7 +243,7 @@ class Lane:
         for work in works:
             if isinstance(work, GenerationWork):
                 work.put(problem)
-            elif isinstance(work, CallWork):
+            elif isinstance(work, CallWork) and not work.done.done():
                 work.done.set_exception(problem)
 
     def _count(self, work: Work, sign: int) -> None:

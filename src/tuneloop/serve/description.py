@@ -7,12 +7,11 @@ from typing import Any
 from fastapi import FastAPI
 
 from tuneloop.config.serving import ServeConfig
-from tuneloop.serve.entrance import OPEN_ROUTES
+from tuneloop.serve.entrance import METRICS, OPEN_ROUTES
 from tuneloop.serve.problems import OPENAI_ROUTES
 from tuneloop.serve.schema import ProblemDetails
 
 KEY = "key"
-ALSO_OPEN = (*OPEN_ROUTES, "/metrics")
 REQUEST_ID = {"X-Request-Id": {"description": "The request's id.", "schema": {"type": "string"}}}
 RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}}}
 
@@ -28,10 +27,11 @@ def describe(app: FastAPI, settings: ServeConfig, *, has_keys: bool) -> dict[str
     _describe_limits(schemas, settings)
     if has_keys:
         components["securitySchemes"] = {KEY: {"type": "http", "scheme": "bearer", "description": "An API key."}}
+    open_paths = OPEN_ROUTES if settings.metrics_need_key else {*OPEN_ROUTES, METRICS}
     for path, operations in content["paths"].items():
         for operation in operations.values():
             _describe_operation(path, operation)
-            if has_keys and path not in ALSO_OPEN:
+            if has_keys and path not in open_paths:
                 operation["security"] = [{KEY: []}]
     return content
 
@@ -54,7 +54,7 @@ def _describe_operation(path: str, operation: dict[str, Any]) -> None:
     responses = operation["responses"]
     if path.startswith(OPENAI_ROUTES):
         responses.pop("422", None)  # OpenAI's API calls it 400
-    if path in ALSO_OPEN:
+    if path in (*OPEN_ROUTES, METRICS):
         responses["400"] = _problem("The request names another host.")
     for status, response in responses.items():
         headers = REQUEST_ID | (RETRY_AFTER if status in ("429", "503") else {})

@@ -14,6 +14,7 @@ from tuneloop.serve.entrance import asked
 from tuneloop.serve.feedback_book import Answered, FeedbackBook, RightAnswer, missing_values
 from tuneloop.serve.problems import Problem
 from tuneloop.serve.schema import PROBLEM_RESPONSES, Wire
+from tuneloop.serve.scopes import needs
 from tuneloop.serve.service import Service
 
 MAX_ENTITIES = 1000
@@ -67,13 +68,13 @@ def feedback_router(service: Service, book: FeedbackBook | None) -> APIRouter:
     """Return the route. `book` is None where nothing is logged: then it says so."""
     router = APIRouter(tags=["feedback"])
 
-    @router.post("/v1/feedback", responses=PROBLEM_RESPONSES)
+    @router.post("/v1/feedback", responses=PROBLEM_RESPONSES, openapi_extra=needs("feedback"))
     def feedback(request: Request, body: FeedbackRequest) -> FeedbackResponse:
         """Say what the right answer would have been. What is said last counts; saying it twice does no harm.
 
         Whoever knows a request id may correct it: ids are random, and only the caller and the log have them.
         """
-        who = asked(request, service, "feedback")
+        who = asked(request)
         service.guard.charge(who.caller, 1, 0)
         if book is None:
             raise Problem(404, "log-off", "This service keeps no log of its answers, and can take no feedback.")
@@ -95,6 +96,8 @@ def _keep(service: Service, book: FeedbackBook, body: FeedbackRequest, caller: s
     answered = book.find(body.request_id, body.index)
     if answered is None:
         raise _unknown()
+    if answered.kind != "predict":
+        raise _wrong("request_id", "This was generated text; feedback is about labels and entities of documents.")
     entities = None if body.entities is None else tuple(Entity(one.type, one.text) for one in body.entities)
     _require_fitting(_task_of(service, answered), answered, body.label, entities)
     right = RightAnswer(label=body.label, entities=entities, caller=caller, comment=body.comment)

@@ -16,7 +16,7 @@ from tuneloop.serve.log import PredictionLog
 from tuneloop.serve.log_rows import entities_as_json
 from tuneloop.serve.redaction import RedactionPolicy
 from tuneloop.store.database import Database, storable
-from tuneloop.store.tables import Feedback, ServedPrediction
+from tuneloop.store.tables import Feedback, RequestKind, ServedPrediction
 
 FLUSH_S = 2.0  # an answer may be so new that its row is still waiting
 
@@ -26,6 +26,7 @@ class Answered:
     """An answer as the log has it; `text` is the whole document, or None where only a redacted one was kept."""
 
     id: int
+    kind: RequestKind
     model: str
     version: str
     label: str | None
@@ -80,7 +81,7 @@ class FeedbackBook:
         if row is None:
             return None
         whole = row.text if row.redaction == "none" else None
-        return Answered(row.id, row.model, row.version, row.label, row.entities is not None, whole)
+        return Answered(row.id, row.kind, row.model, row.version, row.label, row.entities is not None, whole)
 
     def _row(self, answered: Answered, right: RightAnswer) -> Feedback:
         entities = None if right.entities is None else [self._stored(one, answered.text) for one in right.entities]

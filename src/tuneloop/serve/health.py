@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 
-from tuneloop.serve.entrance import ASKED
 from tuneloop.serve.schema import Health
+from tuneloop.serve.scopes import needs
 from tuneloop.serve.service import Service
 
 PROMETHEUS_TEXT = "text/plain; version=0.0.4; charset=utf-8"
@@ -30,12 +30,11 @@ def health_router(service: Service) -> APIRouter:
     @router.get(
         "/metrics",
         response_class=Response,
+        openapi_extra=needs("admin"),
         responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
     )
-    async def metrics(request: Request) -> Response:
+    async def metrics() -> Response:
         """Return the service's figures in Prometheus' text format."""
-        if service.settings.metrics_need_key:
-            service.guard.require(request.scope[ASKED].caller, "admin")
         service.update_gauges()
         return Response(service.metrics.text(), media_type=PROMETHEUS_TEXT)
 

@@ -30,7 +30,10 @@ LIST = "`tuneloop keys list` shows all keys with their ids."
 
 @dataclass(frozen=True)
 class KeyFacts:
-    """What is known of a key. Moments are in UTC; quotas are per minute, None is the configuration's."""
+    """What is known of a key. Moments are in UTC; quotas are per minute, None is the configuration's.
+
+    `requests_used` and `tokens_used` count what was charged since the key was made.
+    """
 
     id: str
     name: str
@@ -42,6 +45,8 @@ class KeyFacts:
     replaces: str | None
     requests_per_minute: int | None
     tokens_per_minute: int | None
+    requests_used: int
+    tokens_used: int
     hash: str = field(repr=False)
 
     def status(self, at: datetime) -> Literal["active", "expired", "revoked"]:
@@ -168,6 +173,8 @@ def facts_of(row: ApiKey) -> KeyFacts:
         row.replaces,
         row.requests_per_minute,
         row.tokens_per_minute,
+        row.requests_used,
+        row.tokens_used,
         row.hash,
     )
 

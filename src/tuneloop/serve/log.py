@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from tuneloop.records import Prediction
+from tuneloop.records import Message, Prediction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +32,35 @@ class Served:
     prediction: Prediction
     latency_s: float
     tokens: int
+
+    @property
+    def is_for_a_person(self) -> bool:
+        """Whether it is kept whatever the sample says."""
+        return self.prediction.route == "review"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedText:
+    """One text that was generated, after a conversation or a plain prompt; otherwise as `Served`.
+
+    `ended` says why it is not longer: `stop`, `length`, or `cut-off` where the caller left or the model failed.
+    """
+
+    request_id: str
+    at: datetime
+    caller: str
+    model: str
+    version: str
+    prompt: Sequence[Message] | str
+    answer: str
+    ended: str
+    latency_s: float
+    tokens: int
+    item: int = 0
+    is_for_a_person: bool = False
+
+
+Entry = Served | ServedText
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +89,7 @@ class PredictionLog(Protocol):
     def state(self) -> LogState:
         """How the log is doing."""
 
-    def record(self, entries: Sequence[Served]) -> None:
+    def record(self, entries: Sequence[Entry]) -> None:
         """Keep these rows; returns at once, without having written them."""
 
     def flush(self, timeout_s: float) -> bool:
@@ -76,7 +105,7 @@ class NoLog:
     is_full = False
     state = LogState()
 
-    def record(self, entries: Sequence[Served]) -> None:
+    def record(self, entries: Sequence[Entry]) -> None:
         """Forget them."""
 
     def flush(self, timeout_s: float) -> bool:

@@ -14,7 +14,7 @@ from tuneloop.sources import is_parquet
 
 TEXT_COLUMNS = (
     *("text", "label", "entities", "predicted_label", "predicted_entities", "route", "reason", "model", "version"),
-    *("request_id", "time", "caller", "feedback_by", "feedback_time", "comment", "redaction"),
+    *("request_id", "time", "caller", "feedback_by", "feedback_time", "comment", "redaction", "kind", "answer"),
 )
 NUMBER_COLUMNS = {"probability": "float64", "latency_s": "float64", "item": "int64", "tokens": "int64"}
 
@@ -27,7 +27,10 @@ class Sink(Protocol):
 
 
 def export_row(answer: LoggedAnswer) -> dict[str, Any]:
-    """Return a row as it is exported. `label` and `entities` are None where nobody said what they should be."""
+    """Return a row as it is exported.
+
+    `label` and `entities` are None where nobody said what they should be; `probability` is None of generated text.
+    """
     row = answer.row
     return {
         "text": row.text,
@@ -35,7 +38,7 @@ def export_row(answer: LoggedAnswer) -> dict[str, Any]:
         "entities": answer.right_entities,
         "predicted_label": row.label,
         "predicted_entities": answer.entities,
-        "probability": row.probability,
+        "probability": row.probability if row.kind == "predict" else None,
         "route": row.route,
         "reason": row.reason,
         "model": row.model,
@@ -50,6 +53,8 @@ def export_row(answer: LoggedAnswer) -> dict[str, Any]:
         "feedback_time": None if answer.feedback_at is None else answer.feedback_at.isoformat(),
         "comment": answer.comment,
         "redaction": row.redaction,
+        "kind": row.kind,
+        "answer": row.answer,
     }
 
 

@@ -8,24 +8,28 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import Session
 
 from tuneloop.records import Route
 from tuneloop.store.database import Database
-from tuneloop.store.tables import Feedback, ServedPrediction
+from tuneloop.store.tables import Feedback, RequestKind, ServedPrediction
 
 PAGE_ROWS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogFilter:
-    """Which rows are meant: those that fit everything that is said. `containing` is looked for in texts as they are."""
+    """Which rows are meant: those that fit everything that is said.
+
+    `containing` is looked for in documents, prompts and generated texts as they are stored.
+    """
 
     since: datetime | None = None
     until: datetime | None = None
     request_ids: tuple[str, ...] = ()
     route: Route | None = None
+    kind: RequestKind | None = None
     model: str | None = None
     containing: str | None = None
     has_feedback: bool = False
@@ -65,10 +69,14 @@ def clauses(wanted: LogFilter) -> list[ColumnElement[bool]]:
         found.append(row.request_id.in_(wanted.request_ids))
     if wanted.route is not None:
         found.append(row.route == wanted.route)
+    if wanted.kind is not None:
+        found.append(row.kind == wanted.kind)
     if wanted.model is not None:
         found.append(row.model == wanted.model)
     if wanted.containing is not None:
-        found.append(row.text.contains(wanted.containing, autoescape=True))
+        in_json = json.dumps(wanted.containing, ensure_ascii=False)[1:-1]  # as it stands in the messages of a chat
+        places = ((row.text, wanted.containing), (row.text, in_json), (row.answer, wanted.containing))
+        found.append(or_(*(column.contains(value, autoescape=True) for column, value in places)))
     if wanted.has_feedback:
         found.append(select(Feedback.id).where(Feedback.prediction_id == row.id).exists())
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,9 @@ from typing import Any
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import StatementError
 
-from tuneloop.records import Entity
-from tuneloop.serve.log import Served
-from tuneloop.serve.redaction import RedactionPolicy
+from tuneloop.records import UNSTATED_PROBABILITY, Entity
+from tuneloop.serve.log import Entry, Served, ServedText
+from tuneloop.serve.redaction import RedactionPolicy, text_sha256
 from tuneloop.serve.spool import REFUSED, read_spool, spool, spooled
 from tuneloop.store.database import Database, storable
 from tuneloop.store.tables import ServedPrediction
@@ -22,13 +22,9 @@ Row = dict[str, Any]
 BROKEN = ".broken"
 
 
-def row_of(served: Served, policy: RedactionPolicy) -> Row:
-    """Return what is stored of an answer. A label that the model made up is part of the document as far as we know."""
-    prediction = served.prediction
-    redacted = policy.document(served.text, prediction.entities)
-    label = prediction.label
-    if label is not None and prediction.invented:
-        label = policy.value(label)
+def row_of(served: Entry, policy: RedactionPolicy) -> Row:
+    """Return what is stored of an answer."""
+    content = _content_of_text(served, policy) if isinstance(served, ServedText) else _content(served, policy)
     return {
         "request_id": storable(served.request_id),
         "item": served.item,
@@ -36,16 +32,52 @@ def row_of(served: Served, policy: RedactionPolicy) -> Row:
         "caller": served.caller,
         "model": served.model,
         "version": served.version,
+        "redaction": policy.kind,
+        "latency_s": served.latency_s,
+        "tokens": served.tokens,
+        **content,
+    }
+
+
+def _content(served: Served, policy: RedactionPolicy) -> Row:
+    """Return what is particular to a document. A label that the model made up is part of it as far as we know."""
+    prediction = served.prediction
+    redacted = policy.document(served.text, prediction.entities)
+    label = prediction.label
+    if label is not None and prediction.invented:
+        label = policy.value(label)
+    return {
+        "kind": "predict",
         "text": None if redacted.text is None else storable(redacted.text),
         "text_sha256": redacted.sha256,
-        "redaction": policy.kind,
+        "answer": None,
         "label": None if label is None else storable(label),
         "probability": prediction.probability,
         "route": prediction.route,
         "reason": prediction.reason,
         "entities": entities_as_json(redacted.entities),
-        "latency_s": served.latency_s,
-        "tokens": served.tokens,
+    }
+
+
+def _content_of_text(served: ServedText, policy: RedactionPolicy) -> Row:
+    """Return what is particular to a generated text. Messages are masked one by one: masks could break their JSON."""
+    mask: Callable[[str], str] = policy.remark if policy.kind == "mask" else str
+    if isinstance(served.prompt, str):
+        text = storable(mask(served.prompt))
+    else:
+        said = [{"role": turn.role, "content": storable(mask(turn.content))} for turn in served.prompt]
+        text = json.dumps(said, ensure_ascii=False)
+    is_kept = policy.kind in ("none", "mask")
+    return {
+        "kind": "completion" if isinstance(served.prompt, str) else "chat",
+        "text": text if is_kept else None,
+        "text_sha256": None if policy.kind == "drop" else text_sha256(text),
+        "answer": storable(mask(served.answer)) if is_kept else None,
+        "label": None,
+        "probability": UNSTATED_PROBABILITY,
+        "route": "auto",
+        "reason": served.ended,
+        "entities": None,
     }
 
 

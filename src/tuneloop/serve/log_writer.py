@@ -19,7 +19,7 @@ from typing import Literal
 from sqlalchemy.exc import StatementError
 
 from tuneloop.errors import StorageError
-from tuneloop.serve.log import LogState, Served
+from tuneloop.serve.log import Entry, LogState
 from tuneloop.serve.log_rows import Row, insert_each, insert_rows, row_of, take_up
 from tuneloop.serve.redaction import RedactionPolicy
 from tuneloop.serve.spool import spool
@@ -57,8 +57,8 @@ class StoreLog:
         self._write_every_s, self._housekeeping = write_every_s, housekeeping
         self._housekeeping_at = time.monotonic()
         self._changed = threading.Condition()
-        self._waiting: deque[Served] = deque()
-        self._batch: list[Served] = []  # taken from the queue, not yet in the store
+        self._waiting: deque[Entry] = deque()
+        self._batch: list[Entry] = []  # taken from the queue, not yet in the store
         self._recorded = self._settled = 0  # rows that came in, and those of them that need no further attempt
         self._written = self._spooled = self._dropped = 0
         self._trouble = ""
@@ -77,7 +77,7 @@ class StoreLog:
         """How the log is doing."""
         return LogState(self._waiting_rows, self._written, self._spooled, self._dropped, self._trouble)
 
-    def record(self, entries: Sequence[Served]) -> None:
+    def record(self, entries: Sequence[Entry]) -> None:
         """Keep these rows; returns at once, without having written them (after `close`: they go to the spool)."""
         kept = [entry for entry in entries if self._is_kept(entry)]
         with self._changed:
@@ -133,12 +133,12 @@ class StoreLog:
     def _waiting_rows(self) -> int:
         return len(self._waiting) + len(self._batch)
 
-    def _is_kept(self, entry: Served) -> bool:
-        if self._keep_review and entry.prediction.route == "review":
+    def _is_kept(self, entry: Entry) -> bool:
+        if self._keep_review and entry.is_for_a_person:
             return True
         return zlib.crc32(entry.request_id.encode("utf-8", "replace")) < self._sample * 2**32
 
-    def _to_disk(self, entries: Sequence[Served]) -> Path | None:
+    def _to_disk(self, entries: Sequence[Entry]) -> Path | None:
         """Spool rows; returns the file, or None where there is nothing to spool or no way to do it."""
         if not entries:
             return None
@@ -148,7 +148,7 @@ class StoreLog:
             self._trouble = f"{self._spool_folder}: {error.strerror or error}"
             return None
 
-    def _count_unwritten(self, entries: Sequence[Served], path: Path | None) -> None:
+    def _count_unwritten(self, entries: Sequence[Entry], path: Path | None) -> None:
         if path is None:
             self._dropped += len(entries)
         else:

@@ -111,10 +111,12 @@ class ServedModels:
     def switch(self, source: ServedModelConfig) -> ServedModel:
         """Open a version, warm it up, and let it take the place of the one with its name; waits for the old to end.
 
+        Returns: the model; its `source` names the version in full, so that an engine that dies comes back as the same.
         Raises: TuneloopError: it cannot be opened; then the old one goes on.
         """
         with self._switching:
             opened = self._open_model(source)
+            source = _fixed(source, opened.version)
             model = ServedModel(source.name, source, opened, self._lane_for(opened))
             try:
                 model.lane.call(model.warm_up)
@@ -220,3 +222,8 @@ class ServedModels:
             model.lane.close()
         model.engine.close()
         logger.info("model %s version %s is closed", model.name, model.version)
+
+
+def _fixed(source: ServedModelConfig, version: str) -> ServedModelConfig:
+    """Return what was opened, by its whole id: the beginning of an id, or no id, may mean something else later."""
+    return source.model_copy(update={"run" if source.export is None else "export": version})

@@ -7,11 +7,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 
 from tuneloop.records import Entity, Prediction
-from tuneloop.serve.entrance import Asked, asked, disconnected
+from tuneloop.serve.entrance import Asked, accepted, disconnected
 from tuneloop.serve.log import Served
 from tuneloop.serve.models import ServedModel
 from tuneloop.serve.problems import CLIENT_GONE, Problem, too_late
@@ -24,6 +25,7 @@ from tuneloop.serve.schema import (
     PredictRequest,
     PredictResponse,
 )
+from tuneloop.serve.scopes import needs
 from tuneloop.serve.service import Service
 from tuneloop.serve.texts import ReadText
 from tuneloop.serve.work import DocumentWork, estimated_tokens
@@ -47,15 +49,18 @@ def predict_router(service: Service) -> APIRouter:
     """Return the route."""
     router = APIRouter(tags=["predict"])
 
-    @router.post("/v1/predict", response_model=PredictResponse, responses=PROBLEM_RESPONSES)
-    async def predict(request: Request, body: PredictRequest) -> PredictResponse:
+    @router.post(
+        "/v1/predict", response_model=PredictResponse, responses=PROBLEM_RESPONSES, openapi_extra=needs("predict")
+    )
+    async def predict(request: Request, body: PredictRequest) -> Response:
         """Answer one document or several: label, probability, entities, and whether a person should look.
 
         A document that cannot be answered has an `error` in its place; the request fails only where all of them do.
         """
-        who = asked(request, service, "predict")
+        who = accepted(request, service)
         with service.models.using(body.model) as model:
-            return await _answer(service, request, who, body, model)
+            answer = await _answer(service, request, who, body, model)
+        return Response(answer.model_dump_json(), media_type="application/json")  # FastAPI would check it once more
 
     return router
 
@@ -143,7 +148,10 @@ async def _wait(request: Request, works: Sequence[DocumentWork], deadline_s: flo
     if not works:
         return
     gone = asyncio.ensure_future(disconnected(request.receive))
-    answers = asyncio.ensure_future(asyncio.wait([work.answer for work in works]))
+    is_single = len(works) == 1  # the usual case, in which one task fewer is to be made
+    answers: asyncio.Future[Any] = (
+        works[0].answer if is_single else asyncio.ensure_future(asyncio.wait([work.answer for work in works]))
+    )
     try:
         done, _ = await asyncio.wait({gone, answers}, timeout=deadline_s + LATE, return_when=asyncio.FIRST_COMPLETED)
     finally:

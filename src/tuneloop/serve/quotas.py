@@ -1,7 +1,8 @@
 """How much a key may ask for: two token buckets, one of requests and one of tokens, that fill steadily.
 
 A request that asks for more than a whole bucket is let through when the bucket is full, and leaves a debt: otherwise
-no patience would ever get it an answer. Buckets are this process's own.
+no patience would ever get it an answer. What other processes have let through is taken afterwards (`take`), and may
+leave a debt as well: several copies of a service can grant more for a second, and less after that.
 """
 
 from __future__ import annotations
@@ -62,16 +63,26 @@ class Quotas:
             (draft-ietf-httpapi-ratelimit-headers-10).
         """
         with self._lock:
-            limits = (
-                ("requests", allowance.requests_per_minute, requests),
-                ("tokens", allowance.tokens_per_minute, tokens),
-            )
-            asked = [(name, self._bucket(caller, name, limit), cost) for name, limit, cost in limits if limit]
+            asked = self._asked(caller, allowance, requests, tokens)
             waits = {name: wait for name, bucket, cost in asked if (wait := bucket.wait_s(cost)) > 0}
             if waits:
                 raise _used_up(max(waits, key=lambda name: waits[name]), max(waits.values()), asked)
             for _, bucket, cost in asked:
                 bucket.level -= cost
+
+    def take(self, caller: str, allowance: Allowance, requests: int, tokens: int) -> None:
+        """Take this much of a caller's quotas, whatever is left: it was granted elsewhere."""
+        with self._lock:
+            for _, bucket, cost in self._asked(caller, allowance, requests, tokens):
+                bucket.level -= cost
+
+    def _asked(self, caller: str, allowance: Allowance, requests: int, tokens: int) -> list[tuple[str, Bucket, int]]:
+        """Return every quota that the caller has: its name, its bucket, and what is to be taken from it."""
+        limits = (
+            ("requests", allowance.requests_per_minute, requests),
+            ("tokens", allowance.tokens_per_minute, tokens),
+        )
+        return [(name, self._bucket(caller, name, limit), cost) for name, limit, cost in limits if limit]
 
     def _bucket(self, caller: str, name: str, limit: int) -> Bucket:
         """Return a caller's bucket as it is now; a limit that has changed starts a new one."""

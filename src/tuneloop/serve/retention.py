@@ -84,7 +84,7 @@ def remove_texts(database: Database, wanted: LogFilter) -> int:
             _overwrite_deleted(session)
             rows = list(session.scalars(chosen))
             for row in rows:
-                row.text = row.text_sha256 = None
+                row.text = row.text_sha256 = row.answer = None
                 row.redaction, row.entities = "drop", _without_values(row.entities)
             ids = [row.id for row in rows]
             for given in session.scalars(select(Feedback).where(Feedback.prediction_id.in_(ids))):

@@ -173,7 +173,7 @@ class SwitchToAlias(Wire):
     """Let a name stand for another served name."""
 
     name: ServedName
-    alias_of: Id
+    alias_of: ServedName
 
 
 SwitchRequest = SwitchToRun | SwitchToExport | SwitchToAlias

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tuneloop.config.serving import ServeConfig
+from tuneloop.config.serving import ServeConfig, ServedModelConfig
 from tuneloop.serve.batching import BatchLimits
 from tuneloop.serve.guard import Guard, OpenGuard
 from tuneloop.serve.log import NoLog, PredictionLog
 from tuneloop.serve.metrics import Metrics
 from tuneloop.serve.models import OpenModel, ServedModels
+
+RememberSwitch = Callable[[ServedModelConfig, str], None]
+"""Keeps what a name was switched to, and by whom, for the next start. Raises: StorageError."""
 
 
 @dataclass
@@ -21,6 +25,7 @@ class Service:
     guard: Guard = field(default_factory=OpenGuard)
     log: PredictionLog = field(default_factory=NoLog)
     metrics: Metrics = field(default_factory=Metrics)
+    remember_switch: RememberSwitch = lambda source, caller: None
     is_draining: bool = False
     open_requests: int = 0
 

@@ -26,7 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
-HEAD = "0002"
+HEAD = "0003"
 
 LongId = BigInteger().with_variant(Integer, "sqlite")
 """Ids of a table that may see more than two thousand million rows; SQLite counts only `INTEGER` up by itself."""
@@ -37,6 +37,9 @@ Choice = Literal["left", "right", "tie", "both_bad", "malformed"]
 """What was said about two answers as they were shown. `malformed`: a judge model's reply that is no verdict."""
 Redaction = Literal["none", "mask", "hash", "drop"]
 """What happened to a text before it was stored, or later."""
+RequestKind = Literal["predict", "chat", "completion"]
+REQUEST_KINDS: tuple[RequestKind, ...] = get_args(RequestKind)
+"""What was asked for: an answer to a document, to a conversation, or the text after a plain prompt."""
 
 # Names for constraints, so that a later migration can change them on every kind of database.
 CONVENTION = {
@@ -188,7 +191,8 @@ class ApiKey(Base):
     """A key to the service: who holds it may do what `scopes` says (words with spaces between), until it expires.
 
     `hash` is the SHA-256 of the secret in hexadecimal; the secret itself is nowhere. `replaces` is the key that this
-    one was made from by rotation. Quotas are per minute; None is the configuration's.
+    one was made from by rotation. Quotas are per minute; None is the configuration's. `requests_used` and
+    `tokens_used` count everything that was charged since the key was made, by all processes of all services.
     """
 
     __tablename__ = "api_keys"
@@ -199,6 +203,8 @@ class ApiKey(Base):
     scopes: Mapped[str]
     requests_per_minute: Mapped[int | None]
     tokens_per_minute: Mapped[int | None]
+    requests_used: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    tokens_used: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
     replaces: Mapped[str | None] = mapped_column(ForeignKey("api_keys.id"))
     created_at: Mapped[datetime] = mapped_column(default=now)
     expires_at: Mapped[datetime | None]
@@ -207,10 +213,12 @@ class ApiKey(Base):
 
 
 class ServedPrediction(Base):
-    """One document that the service answered. `caller` is the id of a key, or `local` where none is needed.
+    """One document that the service answered, or one text that it generated (`kind`).
 
-    `text` is what the redaction left of the document, `text_sha256` identifies it (both None where it was dropped);
-    `entities` is a JSON list of objects with type, text, start and end (None: not asked for).
+    `caller` is the id of a key, or `local` where none is needed. `text` is what the redaction left of the document or
+    prompt, `text_sha256` identifies it (both None where it was dropped); `entities` is a JSON list of objects with
+    type, text, start and end (None: not asked for). Of a chat, `text` is a JSON list of messages. Generated text is in
+    `answer`, and has no label, no probability (0) and as `reason` why it ended.
     """
 
     __tablename__ = "served_predictions"
@@ -222,6 +230,7 @@ class ServedPrediction(Base):
     id: Mapped[int] = mapped_column(LongId, primary_key=True)
     request_id: Mapped[str] = mapped_column(String(64))
     item: Mapped[int]
+    kind: Mapped[RequestKind] = mapped_column(String, default="predict", server_default="predict")
     created_at: Mapped[datetime] = mapped_column(default=now, index=True)
     caller: Mapped[str]
     model: Mapped[str]
@@ -229,6 +238,7 @@ class ServedPrediction(Base):
     text: Mapped[str | None]
     text_sha256: Mapped[str | None] = mapped_column(String(64))
     redaction: Mapped[Redaction] = mapped_column(String)
+    answer: Mapped[str | None]
     label: Mapped[str | None]
     probability: Mapped[float]
     route: Mapped[str]
@@ -253,4 +263,23 @@ class Feedback(Base):
     entities: Mapped[str | None]
     caller: Mapped[str]
     comment: Mapped[str] = mapped_column(default="")
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class ModelSwitch(Base):
+    """What a served name was switched to while the service ran; without run, export and alias: as configured again.
+
+    `configured` is what the service had been told of that name when it started, in words.
+    """
+
+    __tablename__ = "model_switches"
+    __table_args__ = (Index(None, "name", "id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    run: Mapped[str | None]
+    export: Mapped[str | None]
+    alias_of: Mapped[str | None]
+    configured: Mapped[str]
+    caller: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(default=now)

@@ -62,7 +62,7 @@ def test_models_apis_and_files_may_have_a_way_of_asking_before_them(store: Artif
         ("few-shot@tuned", "not asked in another way"),
         ("retrieved@file:x.csv", "not asked in another way"),
         ("run:", "names nothing"),
-        ("run:fe01", "is a dataset, not a run"),
+        ("run:fe01", "is an artifact of kind 'dataset', not a run"),
         ("api:nobody/model", "names no model behind an API"),
     ],
 )

@@ -207,6 +207,14 @@ def test_weights_that_overflow_are_named_and_the_result_is_still_json() -> None:
     assert content["within_tolerance"] is False
 
 
+def test_scores_that_are_all_shifted_alike_are_no_adapters_doing() -> None:
+    def shift(number: int, answer: Prediction) -> Prediction:
+        return replace(answer, label_scores=tuple(score - 3.0 for score in answer.label_scores or ()))
+
+    found = cause(check(ChangedEngine(model(), shift), knows_base=True))
+    assert "adapter is" not in found and "correlation 1.00, scale 1.00" in found
+
+
 def test_a_document_between_two_labels_that_tips_over_is_numerical_noise() -> None:
     """One score of 24 documents moves a little more than its lead: the cause says so, the verdict is the bound's."""
     near = min(range(len(ITEMS)), key=lambda n: lead(reference().predictions[n].label_scores or ()))

@@ -266,6 +266,7 @@ def test_copies_that_come_and_go_need_a_database(tmp_path: Path, target: str) ->
         ({"public": "perhaps"}, "not true or false"),
         ({"database_url": "postgresql://me:secret@db/x"}, "a password in it"),
         ({"database_url": "mysql://db/x"}, "no PostgreSQL address"),
+        ({"database_url": "postgresql://me@db:port/x"}, "no PostgreSQL address"),
         ({"replicas": "5", "max_replicas": "2"}, "not at least as many"),
         ({"secret": "Not A Name"}, "not a name of a-z"),
         ({"program": "bin/tuneloop"}, "not an absolute path"),

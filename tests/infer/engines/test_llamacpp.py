@@ -235,6 +235,24 @@ def test_a_closed_engine_says_so(engine: LlamaCppEngine) -> None:
             ask()
 
 
+def test_freed_memory_is_not_touched(model: GgufModel) -> None:
+    model.close()
+    for touch in (lambda: model.tokenize("x"), lambda: model.piece(40), lambda: model.copy(0, 1)):
+        with pytest.raises(ModelError, match="this model is closed"):
+            touch()
+    model.forget(1)
+
+
+def test_a_prefix_that_could_not_be_read_leaves_nothing_behind(model: GgufModel) -> None:
+    reader = GgufReader(model)
+    with reader.reading((), [[40, 41]]) as documents:
+        expected = documents.next_logits[0]
+    with pytest.raises(ModelError), reader.reading([40] * (3 * model.room), [[1]]):
+        pass
+    with reader.reading((), [[40, 41]]) as documents:
+        assert documents.next_logits[0] == pytest.approx(expected, abs=1e-4)
+
+
 def test_a_file_that_is_no_gguf_is_explained(tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     path.write_bytes(b"GGUF but not really")

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.infer.constrained import constrained_scores
 from tests.models.loaded import opened, random_ids
 from tuneloop.infer.engines.scoring import score_labels
 from tuneloop.infer.plain import score_candidates
@@ -90,6 +91,25 @@ def test_without_tolerance_every_branch_is_asked_about_once_and_scores_are_exact
     (found,) = score_labels(model, [[7]], tree, tolerance=0)
     assert model.asked == 1 + len(tree.tokens)
     np.testing.assert_allclose(found, [model.exact([7], candidate) for candidate in tree.candidates], atol=1e-5)
+
+
+@settings(max_examples=60)
+@given(candidate_sets, st.sampled_from([0.0, 2.0, 8.0]), st.sampled_from([0.0, 1e-3]))
+def test_constrained_scores_are_shares_at_each_fork(
+    candidates: list[list[int]], boost: float, tolerance: float
+) -> None:
+    model = _Table(boost)
+    (found,) = score_labels(model, [[1, 5]], LabelTree.of_beginnings(candidates), tolerance=tolerance)
+    expected = constrained_scores(lambda ids: model.log_probabilities([1, 5, *ids]), candidates)
+    shares, right = (np.exp(part - np.logaddexp.reduce(part)) for part in (found.astype(np.float64), expected))
+    assert np.abs(shares - right).max() < tolerance + 1e-5
+    assert np.logaddexp.reduce(found) == pytest.approx(np.logaddexp.reduce(expected), abs=1e-4)
+
+
+def test_a_constrained_tree_asks_nothing_where_only_one_label_is_left() -> None:
+    model = _Table()
+    score_labels(model, [[1]], LabelTree.of_beginnings([[3, 4, 5, 2], [3, 5, 4, 2], [4, 5, 3, 2]]), tolerance=0)
+    assert model.asked == 2  # after the document, and after 3
 
 
 def test_a_model_that_knows_its_answer_is_asked_about_few_branches() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from tuneloop.artifacts import Artifact, ArtifactStore, StageResult, content_id
@@ -85,7 +86,8 @@ def _fit(config: Config, dataset: Artifact, asked: Artifact) -> FittedPolicy:
             hint="Set review.calibrator to auto, platt or isotonic.",
         )
     labels = version.labels if has_labels else ()
-    return fit_policy(answered.items, answered.answers, answered.foreign, labels=labels, review=review)
+    fitted = fit_policy(answered.items, answered.answers, answered.foreign, labels=labels, review=review)
+    return replace(fitted, policy=replace(fitted.policy, label_scoring=config.model.label_scoring))
 
 
 def _summary(fitted: FittedPolicy) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def answers_inputs(config: Config, run: Artifact) -> dict[str, Any]:
         "stage_version": STAGE_VERSION,
         "dataset": run.parents["dataset"],
         "run": run.id,
-        "model": config.model.model_dump(mode="json", include={"dtype", "max_tokens"}),
+        "model": config.model.model_dump(mode="json", include={"dtype", "max_tokens", "label_scoring"}),
         "max_new_tokens": config.evaluate.max_new_tokens,
         "max_validation_examples": config.review.max_validation_examples,
         "foreign_texts": hashlib.sha256("\n".join(texts).encode("utf-8", "surrogatepass")).hexdigest(),

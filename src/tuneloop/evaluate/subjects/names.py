@@ -20,7 +20,7 @@ from typing import Literal, get_args
 from tuneloop.artifacts import Artifact, ArtifactStore
 from tuneloop.errors import UsageError, nearest
 from tuneloop.infer.endpoints import Endpoint
-from tuneloop.runs import KIND as RUN
+from tuneloop.runs import run_with
 
 Prompt = Literal["zero-shot", "few-shot", "retrieved"]
 Model = Literal["base", "run", "model", "api", "file"]
@@ -83,7 +83,7 @@ def _model(name: str, text: str, store: ArtifactStore, find_tuned: Callable[[], 
     kind, colon, rest = text.partition(":")
     asked = "" if prompt == "zero-shot" else f", {PROMPT_TITLES[prompt]}"
     if kind == "run" and rest:
-        run = _run(rest, store)
+        run = run_with(store, rest, text)
         return Subject(f"run:{run.id[:8]}", f"Tuned model {run.id[:8]}", "run", run=run)
     if kind == "model" and rest:
         return Subject(name, f"{rest.rstrip('/').rpartition('/')[2]}{asked}", "model", prompt, model_path=rest)
@@ -96,14 +96,3 @@ def _model(name: str, text: str, store: ArtifactStore, find_tuned: Callable[[], 
     raise UsageError(
         f"{text!r} names nothing that can answer{nearest(kind + colon, known)}", where=name, hint=f"Write {FORMS}."
     )
-
-
-def _run(id_prefix: str, store: ArtifactStore) -> Artifact:
-    artifact = store.get(id_prefix)
-    if artifact.kind != RUN:
-        raise UsageError(
-            f"{artifact.id} is a {artifact.kind}, not a run",
-            where=f"run:{id_prefix}",
-            hint="`tuneloop lineage` lists all artifacts; give the id of a run.",
-        )
-    return artifact

@@ -121,7 +121,7 @@ def _of_adapter(pair: ScorePair, found: Found, untuned: Asked) -> str | None:
     if base is None or len(base.items) != len(found.reference.predictions) or len(pair.items) != len(base.items):
         return None
     effect, gap = centred(base.theirs - base.mine), centred(pair.theirs - pair.mine)
-    if not (effect**2).sum():
+    if not (effect**2).sum() or not (gap**2).sum():  # the adapter does nothing, or only all labels' scores are shifted
         return None
     missing = float((gap * effect).sum() / (effect**2).sum())
     explained = float((missing * effect * gap).sum() / (gap**2).sum())
@@ -143,8 +143,9 @@ def _of_weights(found: Found, pair: ScorePair) -> str:
         f"the tokens are equal, and label scores differ by {median:.2f} nats on the median document "
         f"(correlation {alike:.2f}, scale {slope:.2f})"
     )
-    if median <= ROUNDING_NATS:
-        return f"rounded weights (quantisation, or another dtype): {evidence}"
+    if median <= ROUNDING_NATS:  # of scores over the label set alone an adapter at half strength changes no more
+        unless = "" if found.untuned else ", or adapter not applied or scaled otherwise"
+        return f"rounded weights (quantisation, or another dtype){unless}: {evidence}"
     if found.untuned is None:
         return f"adapter not applied or scaled otherwise, or damaged weights: {evidence}"
     if alike < EXPLAINED:

@@ -54,7 +54,9 @@ class ParityResult:
 
     def refusal(self) -> GateRefused:
         """Return the error that refuses this form (exit code 4)."""
-        cause = f"Likely cause: {self.causes[0]}. " if self.causes else ""
+        first, *others = self.causes or ("",)
+        cause = f"Likely cause: {first}. " if first else ""
+        cause += "".join(f"Known beside that: {other}. " for other in others)
         hint = "Export it again, or declare another tolerance in the section export if this loss is acceptable."
         return GateRefused(self.sentence, where=f"parity of {self.other} with {self.reference}", hint=cause + hint)
 

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from tuneloop.config.serving import is_loopback
 from tuneloop.errors import ModelError, NetworkError, UsageError
 from tuneloop.infer.endpoints import OTHER_VARIABLE, ApiKey, Endpoint
 from tuneloop.infer.predict import Mode
@@ -39,7 +40,8 @@ class ServiceClient:
         endpoint = _endpoint(address.rstrip("/").removesuffix("/v1"), model or "default")
         self._url, self._model, self._key = endpoint.base_url, model or None, endpoint.key()
         self._task = task
-        self._client = httpx.Client(timeout=timeout_s)
+        trust_env = not is_loopback(urlsplit(self._url).hostname or "")  # no proxy to ourselves
+        self._client = httpx.Client(timeout=timeout_s, trust_env=trust_env)
         self.is_calibrated = False
         self.version = ""
 

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from jinja2.exceptions import TemplateError
 
 from tuneloop.errors import ModelError
-from tuneloop.models.disguises import ControlWords
+from tuneloop.models.chat import ChatFormat
+from tuneloop.records import Message
 
 PROBE = "tuneloop-answer-mark"
-CONTROL_TOKEN = 3  # gguf.TokenType.CONTROL
+CONTROL_TYPES = {2, 3}  # gguf.TokenType.UNKNOWN and CONTROL: what llama.cpp reads as one token wherever it stands
 
 
 @dataclass(frozen=True)
 class GgufChat:
-    """A chat template with its beginning and end of text, and the control tokens that a text may not bring along."""
+    """A chat template with its beginning and end of text, and the control tokens that a text may not bring along.
+
+    Prompts are written by `models.chat.ChatFormat`, with its rule for control tokens, as in every engine.
+    """
 
     template: str = field(repr=False)
     bos: str
@@ -27,24 +33,27 @@ class GgufChat:
     def render(self, system: str | None, document: str) -> str:
         """Return a prompt up to where the assistant speaks, as `models.chat` does.
 
-        Raises: ModelError: the template fails.
+        Raises: ModelError, UsageError: the template fails.
         """
-        user = {"role": "user", "content": document}
         if system is None:
-            return self._apply([user])
-        if self._takes_system_turn():
-            return self._apply([{"role": "system", "content": system}, user])
-        return self._apply([{"role": "user", "content": f"{system}\n\n{document}"}])
+            return self._chat.render_conversation([Message("user", document)])
+        return self._chat.render(system, document)
 
     def neutralize(self, text: str) -> str:
         """Return text with every control token broken by a space, as `models.chat` does."""
-        return ControlWords(self.control_tokens).broken_up(text)
+        return self._chat.neutralize(text)
 
-    @property
+    @cached_property
     def turn_end(self) -> str:
-        """What the template writes after an answer."""
+        """What the template writes after an answer. Raises: ModelError: the template fails."""
         turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": PROBE}]
-        return self._apply(turns, generate=False).partition(PROBE)[2] or self.eos
+        try:
+            written = _FileTokenizer(self).apply_chat_template(turns, tokenize=False, add_generation_prompt=False)
+        except TemplateError as error:
+            raise ModelError(
+                f"its chat template fails: {error}", where="tokenizer.chat_template", hint="Export the form again."
+            ) from error
+        return written.partition(PROBE)[2] or self.eos
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -52,27 +61,36 @@ class GgufChat:
         in_turn = [token for token in self.control_tokens if token and self.turn_end.startswith(token)]
         return tuple(dict.fromkeys([*in_turn, *([self.eos] if self.eos else [])]))
 
-    def _takes_system_turn(self) -> bool:
-        try:
-            return PROBE in self._apply([{"role": "system", "content": PROBE}, {"role": "user", "content": "x"}])
-        except ModelError:
-            return False
+    @cached_property
+    def _chat(self) -> ChatFormat:
+        tokenizer: Any = _FileTokenizer(self)
+        return ChatFormat(tokenizer)
 
-    def _apply(self, turns: list[dict[str, str]], *, generate: bool = True) -> str:
+
+class _FileTokenizer:
+    """As much of a transformers tokenizer as `ChatFormat` needs to write a prompt's text."""
+
+    is_fast = False
+    name_or_path = "the GGUF file"
+
+    def __init__(self, chat: GgufChat) -> None:
+        self.chat_template, self._bos, self._eos = chat.template, chat.bos, chat.eos
+        self.all_special_tokens = [token for token in chat.control_tokens if token]
+        self.added_tokens_decoder: dict[int, Any] = {}
+
+    def apply_chat_template(
+        self, turns: Sequence[Mapping[str, str]], *, tokenize: bool, add_generation_prompt: bool
+    ) -> str:
+        """Return a conversation as text. Raises: TemplateError: the template refuses it."""
         from transformers.utils.chat_template_utils import render_jinja_template
 
-        try:
-            rendered: Any = render_jinja_template(
-                [turns],
-                chat_template=self.template,
-                add_generation_prompt=generate,
-                bos_token=self.bos,
-                eos_token=self.eos,
-            )
-        except TemplateError as error:
-            raise ModelError(
-                f"its chat template fails: {error}", where="tokenizer.chat_template", hint="Export the form again."
-            ) from error
+        rendered: Any = render_jinja_template(
+            [[dict(turn) for turn in turns]],
+            chat_template=self.chat_template,
+            add_generation_prompt=add_generation_prompt,
+            bos_token=self._bos,
+            eos_token=self._eos,
+        )
         texts = rendered[0] if isinstance(rendered, tuple) else rendered
         return str(texts[0])
 
@@ -95,7 +113,7 @@ def read_chat(path: Path) -> GgufChat:
         raise _unusable(path, "this GGUF file has no chat template")
     ids = {role: _value(reader, f"tokenizer.ggml.{role}_token_id") for role in ("bos", "eos")}
     words = {role: str(tokens[int(id)]) if id is not None and int(id) < len(tokens) else "" for role, id in ids.items()}
-    control = tuple(str(word) for word, kind in zip(tokens, kinds, strict=False) if kind == CONTROL_TOKEN)
+    control = tuple(str(word) for word, kind in zip(tokens, kinds, strict=False) if kind in CONTROL_TYPES)
     return GgufChat(template, words["bos"], words["eos"], control)
 
 

@@ -140,8 +140,9 @@ def _check_database(url: str) -> None:
         return
     try:
         parts = urlsplit(url)
-        has_password, is_right = parts.password is not None, parts.scheme in ("postgresql", "postgres")
-    except ValueError:
+        is_right = parts.scheme in ("postgresql", "postgres") and (parts.port or 1) > 0
+        has_password = parts.password is not None
+    except ValueError:  # a port that is no number, say
         has_password, is_right = False, False
     if has_password:
         raise UsageError(

@@ -56,7 +56,10 @@ def stream_pieces(request: StreamRequest, is_cancelled: Callable[[], bool]) -> I
     abandoned = threading.Event()
 
     def run() -> None:
-        asyncio.run(_send(request, events.put, lambda: abandoned.is_set() or is_cancelled()))
+        try:
+            asyncio.run(_send(request, events.put, lambda: abandoned.is_set() or is_cancelled()))
+        finally:
+            events.put(None)  # whatever happens, nobody waits for ever
 
     thread = threading.Thread(target=run, name="reads a stream", daemon=True)
     thread.start()
@@ -99,7 +102,7 @@ def error_message(content: bytes, key: ApiKey | None) -> str:
 
 
 async def _send(request: StreamRequest, put: Callable[[Event], None], is_unwanted: Callable[[], bool]) -> None:
-    """Put the events of the stream, or the error that ended it, and None last."""
+    """Put the events of the stream, or the error that ended it."""
     reading = asyncio.create_task(_read(request, put))
     while not reading.done():
         await asyncio.wait({reading}, timeout=ASK_EVERY_S)
@@ -112,7 +115,6 @@ async def _send(request: StreamRequest, put: Callable[[Event], None], is_unwante
         put(request.lost(error))
     elif isinstance(error, Exception):
         put(error)
-    put(None)
 
 
 async def _read(request: StreamRequest, put: Callable[[Event], None]) -> None:

@@ -85,7 +85,11 @@ class GgufReader:
         if self._prefix != tuple(ids):
             self._model.forget(PREFIX)
             self._prefix = ()
-            self._model.decode(_steps(ids, 0, PREFIX))
+            try:
+                self._model.decode(_steps(ids, 0, PREFIX))
+            except BaseException:
+                self._model.forget(PREFIX)  # half of it would be in the way of a prompt without any prefix
+                raise
             self._prefix = tuple(ids)
 
 

@@ -26,6 +26,7 @@ from tuneloop.infer.engines.llama_library import last_complaint, llama_library
 Logits = NDArray[np.float32]
 SEQUENCES = 64  # at once
 TOKENS_PER_CALL = 2048
+UNKNOWN, CONTROL = 1 << 0, 1 << 3  # LLAMA_TOKEN_ATTR_UNKNOWN and _CONTROL in llama.h
 NO_ROOM = 1  # llama_decode's answer where the cache is full
 
 
@@ -60,7 +61,9 @@ class GgufModel:
         self.vocabulary_size = int(self._library.llama_vocab_n_tokens(self._vocabulary))
         self._context = self._library.llama_init_from_model(self._model, self._settings(threads))
         if not self._context:
-            raise self._unusable("llama.cpp cannot make room to compute with it")
+            found = self._unusable("llama.cpp cannot make room to compute with it")
+            self.close()
+            raise found
         self._memory = self._library.llama_get_memory(self._context)
         self._batch = self._library.llama_batch_init(TOKENS_PER_CALL, 0, SEQUENCES)
 
@@ -88,8 +91,7 @@ class GgufModel:
         """
         found: list[Logits] = []
         with self._lock:
-            if not self.is_open:
-                raise ModelError("this model is closed", where=str(self.path), hint="Open it again.")
+            self._require_open()
             for start in range(0, len(steps), TOKENS_PER_CALL):
                 found += self._decode(steps[start : start + TOKENS_PER_CALL])
         return found
@@ -97,6 +99,7 @@ class GgufModel:
     def copy(self, source: int, target: int) -> None:
         """Let sequence `target`, which is empty, begin with all that `source` has."""
         with self._lock:
+            self._require_open()
             self._library.llama_memory_seq_cp(self._memory, source, target, -1, -1)
 
     def forget(self, sequence: int) -> None:
@@ -106,11 +109,16 @@ class GgufModel:
                 self._library.llama_memory_seq_rm(self._memory, sequence, -1, -1)
 
     def tokenize(self, text: str) -> list[int]:
-        """Return the ids of a text; control tokens in it are read as such, none is added."""
+        """Return the ids of a text; control tokens in it are read as such, none is added.
+
+        Raises: ModelError: llama.cpp cannot, or the model is closed.
+        """
         data = text.encode("utf-8")
         limit = len(data) + 8
         ids = (ctypes.c_int32 * limit)()
-        count = self._library.llama_tokenize(self._vocabulary, data, len(data), ids, limit, False, True)
+        with self._lock:
+            self._require_open()
+            count = self._library.llama_tokenize(self._vocabulary, data, len(data), ids, limit, False, True)
         if count < 0:
             raise ModelError("llama.cpp cannot tokenise a text", where=str(self.path), hint=last_complaint() or "—")
         return list(ids[:count])
@@ -120,7 +128,9 @@ class GgufModel:
         size = 64
         while True:
             buffer = ctypes.create_string_buffer(size)
-            length = int(self._library.llama_token_to_piece(self._vocabulary, token, buffer, size, 0, special))
+            with self._lock:
+                self._require_open()
+                length = int(self._library.llama_token_to_piece(self._vocabulary, token, buffer, size, 0, special))
             if length >= 0:
                 return buffer.raw[:length]
             size = -length
@@ -141,9 +151,9 @@ class GgufModel:
 
     @cached_property
     def control_ids(self) -> tuple[int, ...]:
-        """Every token that means something by itself."""
-        is_control = self._library.llama_vocab_is_control
-        return tuple(token for token in range(self.vocabulary_size) if is_control(self._vocabulary, token))
+        """Every token that means something by itself: what `tokenize` reads as one token wherever it stands."""
+        attributes, special = self._library.llama_vocab_get_attr, CONTROL | UNKNOWN
+        return tuple(token for token in range(self.vocabulary_size) if attributes(self._vocabulary, token) & special)
 
     @cached_property
     def end_ids(self) -> frozenset[int]:
@@ -170,6 +180,11 @@ class GgufModel:
         keys, values = self._library.llama_model_meta_key_by_index, self._library.llama_model_meta_val_str_by_index
         count = int(self._library.llama_model_meta_count(self._model))
         return {text(keys, index): text(values, index) for index in range(count)}
+
+    def _require_open(self) -> None:
+        """Refuse to touch memory that `close` has freed; called with the lock held."""
+        if not self.is_open:
+            raise ModelError("this model is closed", where=str(self.path), hint="Open it again.")
 
     def _settings(self, threads: int | None) -> Any:
         settings = self._library.llama_context_default_params()

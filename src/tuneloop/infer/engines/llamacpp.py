@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneloop.errors import ModelError
-from tuneloop.infer.answering import Answer, Answering, Generated, Mode, ScoredSet
+from tuneloop.infer.answering import Answer, Answering, Generated, LabelScoring, Mode, ScoredSet
 from tuneloop.infer.engines.gguf_documents import LABEL_TOKENS, GgufDocuments, GgufReader
 from tuneloop.infer.engines.gguf_model import GgufModel
 from tuneloop.infer.engines.gguf_tokenizer import GgufTokenizer
@@ -33,6 +33,7 @@ def open_gguf(
     max_tokens: int = 4096,
     max_new_tokens: int = 128,
     threshold: float = 0.85,
+    label_scoring: LabelScoring = "constrained",
     threads: int | None = None,
 ) -> LlamaCppEngine:
     """Open a GGUF file for a task.
@@ -43,8 +44,13 @@ def open_gguf(
     # One longest document beside one longest streamed text, and the label tree of a pass.
     model = GgufModel(path, room=2 * (max_tokens + LABEL_TOKENS), threads=threads)
     return LlamaCppEngine(
-        model, task, max_tokens=max_tokens, max_new_tokens=max_new_tokens, threshold=threshold
-    )  # fmt: skip
+        model,
+        task,
+        max_tokens=max_tokens,
+        max_new_tokens=max_new_tokens,
+        threshold=threshold,
+        label_scoring=label_scoring,
+    )
 
 
 class LlamaCppEngine:
@@ -53,12 +59,24 @@ class LlamaCppEngine:
     name = "llamacpp"
 
     def __init__(
-        self, model: GgufModel, task: TaskPrompt, *, max_tokens: int, max_new_tokens: int, threshold: float
+        self,
+        model: GgufModel,
+        task: TaskPrompt,
+        *,
+        max_tokens: int,
+        max_new_tokens: int,
+        threshold: float,
+        label_scoring: LabelScoring = "constrained",
     ) -> None:
         tokenizer: Any = GgufTokenizer(model)
         self._model, self._chat, self._task = model, ChatFormat(tokenizer), task
         self._answering = Answering(
-            task, self._chat, max_tokens=max_tokens, max_new_tokens=max_new_tokens, threshold=threshold
+            task,
+            self._chat,
+            max_tokens=max_tokens,
+            max_new_tokens=max_new_tokens,
+            threshold=threshold,
+            label_scoring=label_scoring,
         )
         self._reader = GgufReader(model)
 

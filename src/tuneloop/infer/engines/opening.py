@@ -10,6 +10,7 @@ from tuneloop.config.schema import Config
 from tuneloop.errors import ModelError, UsageError
 from tuneloop.forms import ExportedForm
 from tuneloop.infer.engines.protocol import Engine
+from tuneloop.infer.policy import ReviewPolicy
 from tuneloop.models.prompt import TaskPrompt
 from tuneloop.progress import Progress
 from tuneloop.runs import ADAPTER, task_of
@@ -36,13 +37,42 @@ def open_engine(
     """
     if run is None and form is None:
         raise UsageError("no model is named", where=f"engine {name}", hint="Name a run or an exported form.")
+    if url is not None and name in ("transformers", "llamacpp"):
+        raise _computed_here(name, url)
     if name == "transformers":
         return _open_transformers(config, run, form, progress, beside)
     if name == "llamacpp":
-        return _open_llamacpp(config, run, form, url)
+        return _open_llamacpp(config, run, form)
     if name == "vllm":
         return _open_vllm(config, run, form, url, progress)
     return _open_openai(config, task_of_model(run, form), url)
+
+
+def require_calibrated_answers(config: Config, name: EngineKind, model: str, policy: ReviewPolicy) -> None:
+    """Refuse an engine whose answers the calibration of a `model` (its id) would not fit, before anything is opened.
+
+    Raises: UsageError: the hint names the engines and settings that answer as the calibrated model did.
+    """
+    over_labels, scoring = policy.labels is not None, config.model.label_scoring
+    if over_labels and policy.label_scoring != scoring:
+        found = f"it is calibrated on {policy.label_scoring} scores of its labels"
+        where = f"model.label_scoring: {scoring}"
+        hint = f"Set model.label_scoring: {policy.label_scoring}; or run `tuneloop calibrate`, and export again."
+    elif name == "vllm" and config.serve.vllm.scoring == "guided" and over_labels:
+        found = "it is calibrated on the scores of all its labels, and a guided answer has none"
+        where, hint = "serve.vllm.scoring: guided", "Set serve.vllm.scoring: exact."
+    elif name == "openai":
+        found = (
+            "it is calibrated, and an OpenAI-compatible API tells neither the scores nor the answers that this needs"
+        )
+        where = "serve.engine: openai"
+        hint = (
+            "Serve it with transformers, with vllm (a vLLM server at serve.engine_url, too), or as a GGUF export, "
+            "which llamacpp computes; openai is for models that are not calibrated."
+        )
+    else:
+        return
+    raise UsageError(f"{model} cannot be served like this: {found}", where=where, hint=hint)
 
 
 def open_untuned_engine(config: Config, run: Artifact, progress: Progress) -> Engine:
@@ -77,6 +107,7 @@ def _open_transformers(
         config.evaluate.max_new_tokens,
         config.evaluate.tokens_per_row,
         config.review.uncalibrated_threshold,
+        config.model.label_scoring,
     )
     if form is not None and form.engine != "transformers":
         raise _wrong_engine(form, "transformers")
@@ -111,15 +142,16 @@ def _free_name(id: str, taken: tuple[str, ...]) -> str:
     return next(name for number in range(len(taken) + 1) if (name := f"{id}/{number}") not in taken)
 
 
-def _open_llamacpp(config: Config, run: Artifact | None, form: ExportedForm | None, url: str | None) -> Engine:
+def _computed_here(name: EngineKind, url: str) -> UsageError:
+    hint = (
+        "Use the engine openai, as URL/v1#MODEL (a llama.cpp server offers this API, too), or vllm for a vLLM server."
+    )
+    return UsageError(f"{name} computes in this process, and asks no address", where=url, hint=hint)
+
+
+def _open_llamacpp(config: Config, run: Artifact | None, form: ExportedForm | None) -> Engine:
     from tuneloop.infer.engines.llamacpp import open_gguf
 
-    if url is not None:
-        raise UsageError(
-            "a llama.cpp server is asked through its OpenAI-compatible API",
-            where=url,
-            hint="Use the engine openai with this URL, ending with /v1.",
-        )
     if form is None:
         raise UsageError(
             "llama.cpp loads GGUF files, which a run has to be exported to",
@@ -134,6 +166,7 @@ def _open_llamacpp(config: Config, run: Artifact | None, form: ExportedForm | No
         max_tokens=config.model.max_tokens,
         max_new_tokens=config.evaluate.max_new_tokens,
         threshold=config.review.uncalibrated_threshold,
+        label_scoring=config.model.label_scoring,
     )
 
 
@@ -155,6 +188,7 @@ def _open_vllm(
             max_tokens=weights.longest(config.model.max_tokens),
             max_new_tokens=config.evaluate.max_new_tokens,
             threshold=config.review.uncalibrated_threshold,
+            label_scoring=config.model.label_scoring,
             is_guided=config.serve.vllm.scoring == "guided",
         )
     except BaseException:

@@ -192,7 +192,8 @@ class ServerProcess:
                 failures += 1
                 if self._closing.wait(self._wait_s(failures)):
                     return
-                with suppress(ModelError, StorageError):  # the next attempt may succeed; `failure` quotes the log
+                # The next attempt may succeed (no port was free, the disk was full); `failure` quotes the log.
+                with suppress(ModelError, StorageError, OSError):
                     self._launch()
                     self._wait_until_ready(lambda seconds: None)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import NamedTuple
 
 from tuneloop.errors import ModelError
-from tuneloop.infer.answering import Mode
+from tuneloop.infer.answering import LabelScoring, Mode
 from tuneloop.infer.continuation import read_text
 from tuneloop.infer.engines.limits import require_room
 from tuneloop.infer.engines.protocol import Piece, Sampling
@@ -25,13 +25,15 @@ from tuneloop.records import Message, Prediction
 
 class Limits(NamedTuple):
     """What bounds an answer: `max_tokens` of prompt and answer, `max_new_tokens` of a predicted answer,
-    `tokens_per_row` computed at once, and the probability `threshold` under which it is routed to review.
+    `tokens_per_row` computed at once, and the probability `threshold` under which it is routed to review;
+    and what a label's probability is (`label_scoring`).
     """
 
     max_tokens: int = 4096
     max_new_tokens: int = 128
     tokens_per_row: int = 2048
     threshold: float = 0.85
+    label_scoring: LabelScoring = "constrained"
 
 
 class TransformersEngine:

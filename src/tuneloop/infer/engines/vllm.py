@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from tuneloop.errors import ModelError, UsageError
-from tuneloop.infer.answering import Answer, Answering, Generated, Mode, ScoredSet
+from tuneloop.infer.answering import Answer, Answering, Generated, LabelScoring, Mode, ScoredSet
 from tuneloop.infer.engines.api_stream import StreamRequest, body_of, stream_pieces
 from tuneloop.infer.engines.protocol import Piece, Sampling
 from tuneloop.infer.engines.scoring import score_labels
@@ -45,6 +45,7 @@ class VllmEngine:
         max_tokens: int = 4096,
         max_new_tokens: int = 128,
         threshold: float = 0.85,
+        label_scoring: LabelScoring = "constrained",
         is_guided: bool = False,
     ) -> None:
         self.server, self.is_guided, self._chat, self._task = server, is_guided, chat, task
@@ -59,6 +60,7 @@ class VllmEngine:
             max_tokens=max_tokens,
             max_new_tokens=max_new_tokens,
             threshold=threshold,
+            label_scoring=label_scoring,
         )
 
     def __repr__(self) -> str:
