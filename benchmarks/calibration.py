@@ -6,6 +6,9 @@ documents. Without: on a made-up model with known probabilities, two and a half 
 Ours: the calibrator and the promise ("at most TARGET of accepted answers wrong, 95 % confidence, among as many
 documents as the test half has") over random halves of validation and test documents together. Peers on the same halves:
 the threshold with the best coverage among those whose observed error is within the target, and a fixed 0.85.
+
+An error that is measured on few documents is mostly noise: `ece_of_perfect_share` is what answers would show that are
+right exactly as often as they say, on halves of the same size.
 """
 
 from __future__ import annotations
@@ -23,12 +26,14 @@ from tuneloop.artifacts import Artifact, ArtifactStore
 from tuneloop.config.schema import ReviewConfig
 from tuneloop.dataset import open_dataset, stratified_subset
 from tuneloop.evaluate.calibration.figures import CalibrationFigures, Rule, calibration_figures
-from tuneloop.evaluate.calibration.policy_fit import fit_policy
+from tuneloop.evaluate.calibration.policy_fit import answered_rightly, fit_policy
 from tuneloop.evaluate.calibration.stage import KIND as CALIBRATION
 from tuneloop.evaluate.calibration.stage import open_policy
 from tuneloop.evaluate.calibration.validation_answers import read_validation_answers
+from tuneloop.infer.calibrate import Confidences, fit_calibrator
 from tuneloop.infer.policy import ReviewPolicy
 from tuneloop.infer.predictions import read_predictions
+from tuneloop.metrics import expected_calibration_error
 from tuneloop.records import Example, Prediction
 
 Answered = tuple[list[Example], list[Prediction]]
@@ -47,7 +52,9 @@ def main() -> None:
     given = made.parse_args()
     policy, test, validation = _made_up(given.target) if given.store is None else _from_store(given.store)
     figures = calibration_figures(policy, test, validation, target=given.target, splits=given.splits)
-    show(_result(figures, policy, len(test[0]), len(validation[0])), as_json=given.json)
+    result = _result(figures, policy, len(test[0]), len(validation[0]))
+    result["ours"] |= _errors_over_halves(policy, test, validation, given.splits)
+    show(result, as_json=given.json)
 
 
 def _result(figures: CalibrationFigures, policy: ReviewPolicy, n_test: int, n_validation: int) -> dict[str, Any]:
@@ -81,6 +88,25 @@ def _shares(rule: Rule) -> dict[str, float | None]:
         "coverage_share": _rounded(rule.coverage),
         "accepted_error_share": _rounded(rule.error),
     }
+
+
+def _errors_over_halves(policy: ReviewPolicy, test: Answered, validation: Answered, splits: int) -> dict[str, float]:
+    """Return medians over random halves of all documents: fitted to one half, tried on the other."""
+    items, answers = [*validation[0], *test[0]], [*validation[1], *test[1]]
+    confidences, correct = Confidences.of(answers), answered_rightly(items, answers)
+    places = {label: place for place, label in enumerate(policy.labels or ())}
+    truth = np.array([places[item.label or ""] for item in items]) if places else None
+    rng = np.random.default_rng(0)
+    found: dict[str, list[float]] = {"ece_over_halves_share": [], "ece_of_perfect_share": []}
+    for _ in range(splits):
+        fit, tried = np.array_split(rng.permutation(len(items)), 2)
+        known = None if truth is None else truth[fit]
+        fitted = fit_calibrator(policy.calibrator.method, confidences.take(fit), correct[fit], known)
+        probability = fitted.probability(confidences.take(tried))
+        found["ece_over_halves_share"].append(expected_calibration_error(probability, correct[tried]))
+        honest = rng.random(len(tried)) < probability
+        found["ece_of_perfect_share"].append(expected_calibration_error(probability, honest))
+    return {name: round(float(np.median(values)), 4) for name, values in found.items()}
 
 
 def _rounded(value: float) -> float | None:

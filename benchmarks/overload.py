@@ -1,11 +1,13 @@
 """What the service does under more load than it can bear, when its copies are restarted, and when its engine dies.
 
-Banking77's messages, 77 labels. Three parts, each with real processes:
+Banking77's messages, 77 labels. Four parts, each with real processes:
 
 - overload: `--times` the measured capacity arrives at a fixed rate for `--seconds`. Refused requests have to be 429 or
   503 with Retry-After, answered ones right and in time, memory bounded, and each answer has its row in the log.
 - restart: two copies behind nginx, configured as docs/serving.md says, are restarted one after the other under load.
 - engine: vLLM, in its own environment, is killed under load. How long until /readyz says no, and until yes again?
+- soak: half the capacity (or `--soak-rate`) for `--soak-seconds`, and beside it everything else that clients do: chats,
+  broken streams, feedback, bodies that are no JSON. Memory, file descriptors and threads must not grow.
 
 The labels that count as right are those that the service gave before, to one request at a time. A part whose program is
 not on this machine is left out, and `unavailable` says why. There is no peer; `checks` is what matters.
@@ -23,6 +25,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -30,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import psutil
 from _flood import Flood
 from _load import Plan
@@ -37,10 +41,11 @@ from _measure import banking77, machine, parser, show
 from _project import Project, make_project
 from _services import BENCHMARKS, Command, Running, Unavailable, free_port, ours, running
 
-PARTS = ("overload", "restart", "engine")
+PARTS = ("overload", "restart", "engine", "soak")
 DEADLINE_S = 30.0
 CAPACITY_S = 30.0
 SAMPLE_S = 2.0
+JSON = {"Content-Type": "application/json"}
 NGINX = """
 worker_processes 1;
 daemon off;
@@ -78,6 +83,8 @@ class Bench:
     texts: list[str]
     seconds: float
     times: float
+    soak_s: float
+    soak_rate: float | None
 
     def copy(self, name: str, *settings: str) -> Command:
         """Return how a copy of our service is started: one run, and settings of its own."""
@@ -105,6 +112,8 @@ def main() -> None:
     arguments.add_argument("--messages", type=int, default=64, help="different messages that are asked about")
     arguments.add_argument("--seconds", type=float, default=300.0, help="how long the overload lasts")
     arguments.add_argument("--times", type=float, default=4.0, help="the overload, in capacities")
+    arguments.add_argument("--soak-seconds", type=float, default=1800.0, help="how long the soak lasts")
+    arguments.add_argument("--soak-rate", type=float, help="documents a second (default: half the capacity)")
     arguments.add_argument("--parts", nargs="*", choices=PARTS, default=list(PARTS))
     given = arguments.parse_args()
     with ExitStack() as stack:
@@ -112,9 +121,9 @@ def main() -> None:
         work = work.absolute()
         project = make_project(work, given.data, given.model, given.train_examples, needs_gguf=False)
         texts = [message.text for message in banking77(given.data, "test.csv")][: given.messages]
-        bench = Bench(project, work, texts, given.seconds, given.times)
+        bench = Bench(project, work, texts, given.seconds, given.times, given.soak_seconds, given.soak_rate)
         parts: dict[str, Callable[[Bench], dict[str, Any]]] = {
-            "overload": overload, "restart": restart, "engine": engine,
+            "overload": overload, "restart": restart, "engine": engine, "soak": soak,
         }  # fmt: skip
         results, unavailable = {}, {}
         for name in given.parts:
@@ -221,6 +230,74 @@ def engine(bench: Bench) -> dict[str, Any]:
         },
         "checks": {"unready_within_a_second": unready_s <= 1.0, "only_503_meanwhile": set(seen["errors"]) <= {"503"}},
     }
+
+
+def soak(bench: Bench) -> dict[str, Any]:
+    """Ask for a long time for what can be answered, and for things that cannot."""
+    command, samples = bench.copy("soak"), []
+    with running(command, bench.work / "logs") as service:
+        labels = bench.right_labels(command.url)
+        rate = bench.soak_rate or _result(bench.load(command.url, clients=16, seconds=CAPACITY_S))["docs_per_s"] / 2
+        child = _child("_flood.py", asdict(Flood(command.url, rate, bench.soak_s, bench.texts, labels, DEADLINE_S)))
+        kinds: Counter[str] = Counter()
+        while child.poll() is None:
+            _misbehave(command, bench.texts[0], kinds)
+            samples.append((time.monotonic(), service.memory_mib(), *_handles(service)))
+            time.sleep(SAMPLE_S)
+        seen = _result(child)
+    times, memory, files, threads = np.array(samples[len(samples) // 3 :]).T  # the first third fills caches
+    slopes = {
+        name: float(np.polyfit(times / 3600, values, 1)[0])
+        for name, values in (("memory_mib", memory), ("files", files), ("threads", threads))
+    }
+    return {
+        "figures": {
+            **seen,
+            "rate": round(rate, 2),
+            "beside_it": dict(kinds),
+            **{f"{name}_an_hour": round(slope, 2) for name, slope in slopes.items()},
+            "memory_mib": [round(samples[0][1]), round(float(memory[0])), round(float(memory[-1]))],
+            "files": [int(samples[0][2]), int(files[0]), int(files[-1])],
+            "threads": [int(samples[0][3]), int(threads[0]), int(threads[-1])],
+        },
+        "checks": {
+            "wrong": seen["wrong"],
+            "failed": sum(count for status, count in seen["statuses"].items() if status not in ("200", "429", "503")),
+            "unexpected_answers": kinds["unexpected"],
+            "files_grown": int(files[-1] - files[0]),
+            "threads_grown": int(threads[-1] - threads[0]),
+        },
+    }
+
+
+def _misbehave(command: Command, text: str, kinds: Counter[str]) -> None:
+    """Ask once in every other way, and count what does not come back as it should."""
+    message = {"messages": [{"role": "user", "content": text}], "max_tokens": 8}
+    with httpx.Client(base_url=command.url, timeout=DEADLINE_S + 30, trust_env=False) as http:
+        answered = http.post("/v1/predict", json={"documents": text})
+        label = answered.json()["results"][0]["label"] if answered.status_code == 200 else ""
+        said = {"request_id": answered.headers.get("x-request-id", ""), "label": label}
+        asked = {
+            "feedback": (http.post("/v1/feedback", json=said), {200, 201, 404}),
+            "chat": (http.post("/v1/chat/completions", json={"model": "a", **message}), {200, 503}),
+            "no json": (http.post("/v1/predict", content=b"{]", headers=JSON), {400, 422}),
+            "no route": (http.get("/nothing"), {404}),
+        }
+        with http.stream("POST", "/v1/chat/completions", json={"model": "a", "stream": True, **message}) as stream:
+            next(stream.iter_bytes(1), b"")  # and leave
+    kinds["broken stream"] += 1
+    for kind, (response, allowed) in asked.items():
+        kinds[kind] += 1
+        if response.status_code not in allowed:
+            kinds["unexpected"] += 1
+            print(f"    {kind}: {response.status_code} {response.text[:200]}", file=sys.stderr)
+
+
+def _handles(service: Running) -> tuple[int, int]:
+    """Return how many file descriptors and threads the service has, all its processes together."""
+    leader = psutil.Process(service.process.id)
+    processes = [leader, *leader.children(recursive=True)]
+    return sum(process.num_fds() for process in processes), sum(process.num_threads() for process in processes)
 
 
 def _kill_engine(service: Running) -> int:

@@ -100,15 +100,22 @@ class ModelConfig(Section):
     """`auto` measures which one is fast here: bf16 is far slower than fp32 on CPUs without native support."""
     max_tokens: Positive = 4096
     """Longest prompt + answer; longer documents are cut at the end (and counted)."""
-    label_scoring: Literal["constrained", "sequence"] = "constrained"
+    label_scoring: Literal["auto", "constrained", "sequence"] = "auto"
     """What a label's probability is. `constrained`: where nothing but labels may be written, each fork between them is
     decided by the next token's probability, as constrained decoding does; needs a fraction of the computing.
-    `sequence`: the probability of all its tokens among all texts, normalised over the label set, which also weighs how
-    likely the model finds the rest of a label's name. Tuned models hardly differ; calibrate again after a change."""
+    `sequence`: the probability of all its tokens among all texts, normalised over the label set. Tuned models hardly
+    differ; one that is not tuned spreads its probability over other texts, and guesses far better by `sequence`. `auto`
+    is each where it is better: `constrained` for runs and their exports, `sequence` for all else."""
     trust_remote_code: bool = False
     """Runs Python code that the model's folder brings along. Only for folders you have read."""
     allow_pickle: bool = False
     """Loads `.bin` weights, which can execute code when opened. Prefer safetensors."""
+
+    def scoring(self, *, is_tuned: bool) -> Literal["constrained", "sequence"]:
+        """Return what the label probabilities of a model are."""
+        if self.label_scoring != "auto":
+            return self.label_scoring
+        return "constrained" if is_tuned else "sequence"
 
 
 class LoraConfig(Section):

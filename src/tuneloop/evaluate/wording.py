@@ -35,7 +35,13 @@ def signed_points(share: float) -> str:
 
 def interval_words(interval: Interval) -> str:
     """Return "95 % interval 25.0 to 37.3" (in percent or points)."""
-    return f"{100 * interval.confidence:.0f} % interval {points(interval.low)} to {points(interval.high)}"
+    return f"{confidence_words(interval.confidence)} interval {points(interval.low)} to {points(interval.high)}"
+
+
+def confidence_words(confidence: float) -> str:
+    """Return "95 %", with as many digits as it takes not to claim certainty: "99.7 %"."""
+    digits = next(n for n in range(15) if n == 14 or float(f"{100 * confidence:.{n}f}") < 100)
+    return f"{100 * confidence:.{digits}f} %"
 
 
 def range_of(interval: Interval) -> str:

@@ -1,8 +1,8 @@
-"""Which calibrator to use: compared by cross-validation, and the simplest taken that is not clearly worse.
+"""Which calibrator to use: compared by cross-validation.
 
-Rule: the method with the lowest out-of-fold negative log-likelihood of "this answer is right" is the best; the simplest
-one (none, temperature, Platt, isotonic) whose paired difference to it is within one standard error is chosen (the
-one-standard-error rule of Breiman et al. 1984, section 3.4.3).
+Rule: the smooth method (none, temperature, Platt) with the lowest out-of-fold negative log-likelihood of "this answer
+is right" is taken; they have two parameters at most, so that little can be fitted to chance. Isotonic regression, which
+can fit anything, has to be better than that by more than one standard error of the paired difference.
 """
 
 from __future__ import annotations
@@ -18,14 +18,16 @@ from tuneloop.infer.calibrate import METHODS, Bools, Calibrator, Confidences, Me
 from tuneloop.metrics import expected_calibration_error
 from tuneloop.stats import Floats
 
+FREE: Method = "isotonic"  # the one that can fit anything
 FEWEST_DOCUMENTS = 30
 FEWEST_OF_A_KIND = 5  # right answers, and wrong ones: fewer show no curve
 
 
 @dataclass(frozen=True)
 class MethodScore:
-    """One method out of fold: mean negative log-likelihood (nats), how much that is above the best method's
-    (`excess`, with its standard error), and the expected calibration error over equal-mass bins.
+    """One method out of fold: mean negative log-likelihood (nats), how much that is above the best smooth method's
+    (`excess`, negative where it is lower, with its standard error), and the expected calibration error over equal-mass
+    bins.
     """
 
     method: Method
@@ -79,7 +81,7 @@ def choose_calibrator(
     fold_of = _folds(correct, folds, seed)
     held_out = {m: _out_of_fold(m, confidences, correct, truth, fold_of) for m in possible}
     table = _table(held_out, correct)
-    chosen = method or _simplest_of_the_best(table)
+    chosen = method or _best(table)
     reason = "chosen in the configuration" if method else _reason(table, chosen)
     return CalibratorChoice(fit_calibrator(chosen, confidences, correct, truth), table, reason, held_out[chosen])
 
@@ -123,7 +125,7 @@ def _out_of_fold(
 
 def _table(held_out: dict[Method, Floats], correct: Bools) -> tuple[MethodScore, ...]:
     losses = {method: _losses(probability, correct) for method, probability in held_out.items()}
-    best = min(losses, key=lambda m: (losses[m].mean(), METHODS.index(m)))
+    best = min((m for m in losses if m != FREE), key=lambda m: (losses[m].mean(), METHODS.index(m)))
     rows = []
     for method, loss in losses.items():
         excess = loss - losses[best]
@@ -138,13 +140,18 @@ def _losses(probability: Floats, correct: Bools) -> Floats:
     return -np.log(np.where(correct, inside, 1 - inside))
 
 
-def _simplest_of_the_best(table: Sequence[MethodScore]) -> Method:
-    good = {row.method for row in table if row.excess <= row.excess_error}
-    return next(method for method in METHODS if method in good)
+def _best(table: Sequence[MethodScore]) -> Method:
+    clearly_better = [row.method for row in table if row.method == FREE and row.excess < -row.excess_error]
+    return clearly_better[0] if clearly_better else min(table, key=_smooth_excess).method
+
+
+def _smooth_excess(row: MethodScore) -> float:
+    return float("inf") if row.method == FREE else row.excess
 
 
 def _reason(table: Sequence[MethodScore], chosen: Method) -> str:
-    best = next(row.method for row in table if row.excess == 0)
-    if best == chosen:
-        return "the lowest cross-validated negative log-likelihood"
-    return f"the simplest within one standard error of the best ({best}) by cross-validated negative log-likelihood"
+    if chosen == FREE:
+        return "the lowest cross-validated negative log-likelihood, by more than one standard error"
+    if min(table, key=lambda row: row.excess).method == FREE:
+        return f"the lowest cross-validated negative log-likelihood but for {FREE}, which is not clearly better"
+    return "the lowest cross-validated negative log-likelihood"

@@ -24,7 +24,10 @@ def open_run(config: Config, run: Artifact, progress: Progress) -> Predictor:
             hint="Give the base model that it was trained on, or train again with this one.",
         )
     return _predictor(
-        config, load_model(config.model, progress, run.path / ADAPTER), TaskPrompt.from_dict(task_of(run))
+        config,
+        load_model(config.model, progress, run.path / ADAPTER),
+        TaskPrompt.from_dict(task_of(run)),
+        is_tuned=True,
     )
 
 
@@ -34,10 +37,10 @@ def open_untuned(config: Config, task: TaskPrompt, progress: Progress, model: st
     Raises: ModelError: it cannot be loaded; NetworkError: it has to be fetched and cannot be.
     """
     other = {} if model is None else {"base_model": model, "revision": None}
-    return _predictor(config, load_model(config.model.model_copy(update=other), progress), task)
+    return _predictor(config, load_model(config.model.model_copy(update=other), progress), task, is_tuned=False)
 
 
-def _predictor(config: Config, loaded: LoadedModel, task: TaskPrompt) -> Predictor:
+def _predictor(config: Config, loaded: LoadedModel, task: TaskPrompt, *, is_tuned: bool) -> Predictor:
     return Predictor(
         loaded,
         task,
@@ -45,5 +48,5 @@ def _predictor(config: Config, loaded: LoadedModel, task: TaskPrompt) -> Predict
         max_new_tokens=config.evaluate.max_new_tokens,
         tokens_per_row=config.evaluate.tokens_per_row,
         threshold=config.review.uncalibrated_threshold,
-        label_scoring=config.model.label_scoring,
+        label_scoring=config.model.scoring(is_tuned=is_tuned),
     )

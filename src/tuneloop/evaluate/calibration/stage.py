@@ -23,7 +23,7 @@ from tuneloop.infer.policy import ReviewPolicy
 from tuneloop.progress import Progress
 
 KIND = "calibration"
-STAGE_VERSION = 1  # raise it when the same answers would give another policy
+STAGE_VERSION = 2
 POLICY, EVIDENCE = "policy.json", "calibration.json"
 SHAPES_POLICY = {"threshold", "target_error", "confidence", "batch", "per_label", "calibrator", "false_alarms"}
 
@@ -87,7 +87,7 @@ def _fit(config: Config, dataset: Artifact, asked: Artifact) -> FittedPolicy:
         )
     labels = version.labels if has_labels else ()
     fitted = fit_policy(answered.items, answered.answers, answered.foreign, labels=labels, review=review)
-    return replace(fitted, policy=replace(fitted.policy, label_scoring=config.model.label_scoring))
+    return replace(fitted, policy=replace(fitted.policy, label_scoring=config.model.scoring(is_tuned=True)))
 
 
 def _summary(fitted: FittedPolicy) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def require_calibrated_answers(config: Config, name: EngineKind, model: str, pol
 
     Raises: UsageError: the hint names the engines and settings that answer as the calibrated model did.
     """
-    over_labels, scoring = policy.labels is not None, config.model.label_scoring
+    over_labels, scoring = policy.labels is not None, config.model.scoring(is_tuned=True)
     if over_labels and policy.label_scoring != scoring:
         found = f"it is calibrated on {policy.label_scoring} scores of its labels"
         where = f"model.label_scoring: {scoring}"
@@ -76,14 +76,15 @@ def require_calibrated_answers(config: Config, name: EngineKind, model: str, pol
 
 
 def open_untuned_engine(config: Config, run: Artifact, progress: Progress) -> Engine:
-    """Return the base model without the run's adapter, asked for the run's task: it tells what an adapter changes.
+    """Return the base model without the run's adapter, asked as the run is: it tells what an adapter changes.
 
     Raises: ModelError: it cannot be loaded; NetworkError: it has to be fetched and cannot be.
     """
-    from tuneloop.infer.engines.transformers import TransformersEngine
+    from tuneloop.infer.engines.transformers import Limits, TransformersEngine
     from tuneloop.models.adapters import SharedBase
 
-    return TransformersEngine(SharedBase.open(config.model, progress), None, task_of_model(run, None))
+    limits = Limits(label_scoring=config.model.scoring(is_tuned=True))
+    return TransformersEngine(SharedBase.open(config.model, progress), None, task_of_model(run, None), limits)
 
 
 def task_of_model(run: Artifact | None, form: ExportedForm | None) -> TaskPrompt:
@@ -107,7 +108,7 @@ def _open_transformers(
         config.evaluate.max_new_tokens,
         config.evaluate.tokens_per_row,
         config.review.uncalibrated_threshold,
-        config.model.label_scoring,
+        config.model.scoring(is_tuned=True),
     )
     if form is not None and form.engine != "transformers":
         raise _wrong_engine(form, "transformers")
@@ -166,7 +167,7 @@ def _open_llamacpp(config: Config, run: Artifact | None, form: ExportedForm | No
         max_tokens=config.model.max_tokens,
         max_new_tokens=config.evaluate.max_new_tokens,
         threshold=config.review.uncalibrated_threshold,
-        label_scoring=config.model.label_scoring,
+        label_scoring=config.model.scoring(is_tuned=True),
     )
 
 
@@ -188,7 +189,7 @@ def _open_vllm(
             max_tokens=weights.longest(config.model.max_tokens),
             max_new_tokens=config.evaluate.max_new_tokens,
             threshold=config.review.uncalibrated_threshold,
-            label_scoring=config.model.label_scoring,
+            label_scoring=config.model.scoring(is_tuned=True),
             is_guided=config.serve.vllm.scoring == "guided",
         )
     except BaseException:
