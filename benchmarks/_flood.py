@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import sys
 import time
 from collections import Counter
@@ -97,9 +98,13 @@ def _summary(seen: _Seen) -> dict[str, Any]:
         "late": seen.late,
         "without_retry_after": seen.without_retry_after,
         "not_sent": seen.not_sent,
-        **{f"answered_p{share}_ms": round(percentile(answered, share), 1) for share in (50, 99)},
-        "refused_p99_ms": round(percentile(refused, 99), 1),
+        **{f"answered_p{share}_ms": _rounded(percentile(answered, share)) for share in (50, 99)},
+        "refused_p99_ms": _rounded(percentile(refused, 99)),
     }
+
+
+def _rounded(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 1)
 
 
 def main() -> None:
