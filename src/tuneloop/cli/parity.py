@@ -93,7 +93,9 @@ def _finish(session: Session, check: ParityCheck, run: Artifact) -> None:
 
     lines: list[RenderableType] = [table(*table_of(check.results)), ""]
     for result in check.results:
-        lines.append(f"{result.sentence[:1].upper()}{result.sentence[1:]}.")
+        begins_with_name = result.sentence.startswith(result.other)
+        first = result.sentence[:1] if begins_with_name else result.sentence[:1].upper()
+        lines.append(f"{first}{result.sentence[1:]}.")
         lines += [f"  Likely cause: {cause}." for cause in result.causes]
         lines += [f"  Note: {note}." for note in result.notes]
     data: dict[str, Any] = {
