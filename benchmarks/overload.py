@@ -28,7 +28,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,7 @@ class Bench:
     def copy(self, name: str, *settings: str) -> Command:
         """Return how a copy of our service is started: one run, and settings of its own."""
         command = ours(self.project.config, {"a": self.project.runs[0]}, deadline_s=DEADLINE_S, settings=settings)
-        return Command(name, command.kind, command.arguments, command.port, command.ready, command.model)
+        return replace(command, name=name)
 
     def right_labels(self, url: str) -> list[str]:
         """Return the labels that the service gives when nobody else asks."""
@@ -215,7 +215,7 @@ def engine(bench: Bench) -> dict[str, Any]:
         load = bench.load(command.url, clients=4, seconds=24 * 3600.0)
         time.sleep(20)
         killed = _kill_engine(service)
-        unready_s, ready_s = _seconds_until(command, 503), 0.0
+        unready_s = _seconds_until(command, 503)
         ready_s = unready_s + _seconds_until(command, 200)
         time.sleep(20)
         load.send_signal(signal.SIGUSR1)

@@ -105,6 +105,7 @@ def _about(
         "mode": mode,
         "model.dtype": config.model.dtype,
         "model.max_tokens": config.model.max_tokens,
+        "model.label_scoring": config.model.scoring(is_tuned=True),
         "evaluate.max_new_tokens": config.evaluate.max_new_tokens,
         "evaluate.tokens_per_row": config.evaluate.tokens_per_row,
         "tuneloop": __version__,

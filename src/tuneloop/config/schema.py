@@ -89,6 +89,9 @@ class DataConfig(Section):
     """Another seed is another split: an evaluation on it cannot be compared with those before."""
 
 
+LabelScoring = Literal["constrained", "sequence"]
+
+
 class ModelConfig(Section):
     """The base model."""
 
@@ -111,7 +114,7 @@ class ModelConfig(Section):
     allow_pickle: bool = False
     """Loads `.bin` weights, which can execute code when opened. Prefer safetensors."""
 
-    def scoring(self, *, is_tuned: bool) -> Literal["constrained", "sequence"]:
+    def scoring(self, *, is_tuned: bool) -> LabelScoring:
         """Return what the label probabilities of a model are."""
         if self.label_scoring != "auto":
             return self.label_scoring

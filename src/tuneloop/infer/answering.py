@@ -17,6 +17,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from tuneloop.config.schema import LabelScoring as LabelScoring
 from tuneloop.errors import ModelError
 from tuneloop.infer.tree import LabelTree
 from tuneloop.models.beginnings import common_prefix
@@ -24,7 +25,6 @@ from tuneloop.models.prompt import ParsedAnswer, TaskPrompt
 from tuneloop.records import Example, Prediction, ReviewReason
 
 Mode = Literal["closed", "free", "labels"]
-LabelScoring = Literal["constrained", "sequence"]
 PROBES = ("a document", "9 documents")  # two documents with nothing in common, to find where the prompt's prefix ends
 SCORE_DIGITS = 5  # kept of a label's log-score: what forward passes in float32 agree on
 

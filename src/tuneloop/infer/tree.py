@@ -45,7 +45,6 @@ class LabelTree:
 
         Raises: ValueError: one of them is empty, there twice, or the beginning of another.
         """
-        cls.build(candidates)
         ordered = sorted(range(len(candidates)), key=lambda number: tuple(candidates[number]))
         in_order = [candidates[number] for number in ordered]
         shared = [0, *(common_prefix(pair) for pair in pairwise(in_order)), 0]

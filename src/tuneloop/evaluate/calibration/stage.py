@@ -23,7 +23,7 @@ from tuneloop.infer.policy import ReviewPolicy
 from tuneloop.progress import Progress
 
 KIND = "calibration"
-STAGE_VERSION = 2
+STAGE_VERSION = 2  # raise it when the same answers would give another policy
 POLICY, EVIDENCE = "policy.json", "calibration.json"
 SHAPES_POLICY = {"threshold", "target_error", "confidence", "batch", "per_label", "calibrator", "false_alarms"}
 

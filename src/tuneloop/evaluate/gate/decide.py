@@ -100,7 +100,7 @@ def decide(evidence: GateEvidence, conditions: GateConfig) -> GateVerdict:
     broken = [one for one in judged if one.is_broken]
     open_ = [one for one in judged if one.state == "undecided"]
     outcome: GateOutcome = "refused" if broken else "needs more labels" if open_ else "promoted"
-    against = [one for one in judged if one in broken or one in open_]
+    against = [one for one in judged if one.is_broken or one.state == "undecided"]
     for_ = [one for one in judged if one.state == "passed"]
     rest = [one for one in judged if one.state == "not measured" and not one.is_declared]
     needed = labels_needed(evidence.gain, conditions, evidence.alpha) if open_ and not broken else None

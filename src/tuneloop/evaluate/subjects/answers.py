@@ -121,7 +121,8 @@ def _inputs(subject: Subject, config: Config, dataset: Artifact, progress: Progr
     return inputs | {
         "run": subject.run.id if subject.run else None,
         "base_model": fingerprint(base_model_folder(model, progress)),
-        "model": config.model.model_dump(mode="json", include={"dtype", "max_tokens", "label_scoring"}),
+        "model": config.model.model_dump(mode="json", include={"dtype", "max_tokens"}),
+        "label_scoring": config.model.scoring(is_tuned=subject.run is not None),
         "generate": settings.model_dump(mode="json", include=LOCAL_SETTINGS),
     }
 
